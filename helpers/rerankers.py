@@ -1,0 +1,105 @@
+"""Second-stage ranking: ``rerank(queries, run, corpus, k) -> run`` puts the first stage's best k in a better order."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder, MultiVectorEncoder
+from tqdm.auto import tqdm
+
+from helpers.embedding import VectorCache, encode
+from helpers.models import model_key
+from helpers.retrievers import Retriever, Run, top_k
+
+
+class Reranker(ABC):
+    """Scores passages for one query; the higher the better."""
+
+    name = "reranker"
+    usd_per_1000_queries = 0.0
+
+    @abstractmethod
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        """float of shape (passages,), higher is more relevant."""
+
+    def prepare(self, passages: Sequence[str]) -> None:
+        """Compute ahead what does not depend on the query; nothing by default."""
+
+    def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
+        """The best k of each query by this reranker's score; passages below k are left out. Ties broken by id."""
+        best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
+        self.prepare([corpus[d] for docs in best.values() for d in docs])
+        reranked: Run = {}
+        for qid, docs in tqdm(best.items(), desc=f"Reranking ({self.name})", unit="query", leave=False):
+            reranked[qid] = top_k(docs, self.score(queries[qid], [corpus[d] for d in docs]), k) if docs else {}
+        return reranked
+
+
+class LateInteraction(Reranker):
+    """MaxSim of the query's token vectors against the passage's, averaged over the query's tokens: in [−1, 1].
+
+    The passages' token vectors are kept on disk in half precision, so each passage is encoded once.
+    Source: Khattab and Zaharia, ColBERT, SIGIR 2020.
+    """
+
+    def __init__(self, model: MultiVectorEncoder, folder: Path, name: str = "late interaction"):
+        self.model, self.name = model, name
+        self.width = model.get_embedding_dimension()
+        self.cache = VectorCache(folder, model_key(model), self.width, np.float16)
+        self._loaded: dict[str, torch.Tensor] = {}
+
+    def prepare(self, passages: Sequence[str]) -> None:
+        new = list(dict.fromkeys(p for p in passages if p not in self._loaded))
+        self.cache.add(new, "document", lambda texts, task: encode(self.model, texts, task))
+        for passage, flat in zip(new, self.cache.get(new, "document"), strict=True):
+            self._loaded[passage] = torch.from_numpy(flat.reshape(-1, self.width).copy())
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        self.prepare(passages)
+        query_tokens = torch.as_tensor(encode(self.model, [query], "query")[0])
+        documents = [self._loaded[p].float() for p in passages]
+        return self.model.similarity([query_tokens], documents)[0].cpu().numpy()
+
+
+class CrossEncoderReranker(Reranker):
+    """A cross-encoder reads query and passage together; scores are the model's own, higher is better."""
+
+    def __init__(self, model: CrossEncoder, name: str = "cross-encoder"):
+        self.model, self.name = model, name
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        return self.model.predict([(query, p) for p in passages], show_progress_bar=False)
+
+
+class TwoStage(Retriever):
+    """A retriever whose best ``depth`` passages a reranker puts in order; what is deeper keeps its place below.
+
+    Scores are the reranker's; passages below ``depth`` get scores under the lowest of them, in their old order.
+    """
+
+    def __init__(self, first: Retriever, reranker: Reranker, depth: int = 50, name: str | None = None):
+        self.first, self.reranker, self.depth = first, reranker, depth
+        self.name = name or f"{first.name} → {reranker.name}"
+        self.usd_per_1000_queries = first.usd_per_1000_queries + reranker.usd_per_1000_queries
+
+    def index(self, corpus: Mapping[str, str]) -> "TwoStage":
+        self.corpus = corpus
+        self.first.index(corpus)
+        return self
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return self._second_stage({"q": text}, {"q": self.first.search(text, max(k, self.depth))}, k)["q"]
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        return self._second_stage(queries, self.first.retrieve(queries, max(k, self.depth)), k)
+
+    def _second_stage(self, queries: Mapping[str, str], run: Run, k: int) -> Run:
+        final = self.reranker.rerank(queries, run, self.corpus, self.depth)
+        for qid, docs in run.items():
+            floor = min(final[qid].values(), default=0.0)
+            rest = [d for d in docs if d not in final[qid]]
+            final[qid].update({d: floor - 1.0 - i for i, d in enumerate(rest)})
+            final[qid] = top_k(list(final[qid]), list(final[qid].values()), k)
+        return final

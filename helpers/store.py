@@ -1,0 +1,50 @@
+"""Where things are kept: the build folder, fingerprints, files that are either whole or not there."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+
+
+class WorkbookError(Exception):
+    """Something a person can put right; the message is one sentence that names it and the repair."""
+
+
+def build_dir(collection: str) -> Path:
+    """The folder for everything made from one collection: ``build/<collection>``, created on demand.
+
+    ``WORKBOOK_BUILD`` names another place than ``build/`` in the workbook's folder.
+    """
+    path = Path(os.environ.get("WORKBOOK_BUILD") or ROOT / "build") / collection
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbookError(
+            f"Cannot create {path} ({error.strerror}): free some space or set WORKBOOK_BUILD to a folder you can write to."
+        ) from error
+    return path
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any part does; parts are anything JSON can hold, or bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, ensure_ascii=False).encode()
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either the old one or the new one, never half of it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise WorkbookError(f"Cannot write {path} ({error.strerror}): free some space and run again.") from error
