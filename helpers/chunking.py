@@ -1,0 +1,141 @@
+"""Cut documents into chunks, by chonkie's chunkers behind one call; a chunk's id is its document's id, ``#`` and a number."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from chonkie import RecursiveChunker, SemanticChunker, SentenceChunker, TokenChunker
+from chonkie.embeddings import BaseEmbeddings
+from chonkie.tokenizer import Tokenizer as ChonkieTokenizer
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from tqdm.auto import tqdm
+
+from helpers.embedding import encode
+from helpers.models import packaged_encoder
+from helpers.store import WorkbookError
+
+METHODS = ("fixed size", "sentence", "recursive", "structure-aware", "semantic")
+CHUNK_TOKENS = 128
+# A Markdown heading, or a line underlined with ---- or ==== as in reStructuredText and numpydoc.
+_HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<md>.+?)|(?P<rst>\S.*)\n[ \t]*[-=~^]{3,})[ \t]*$", re.M)
+
+
+@cache
+def _wordpieces() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def count_tokens(text: str) -> int:
+    """Tokens of a text for the packaged encoder, without [CLS] and [SEP]."""
+    return len(_wordpieces().encode(text, add_special_tokens=False).ids)
+
+
+class WordPieces(ChonkieTokenizer):
+    """The packaged encoder's tokens as slices of the text, so that joining them gives the text back unchanged."""
+
+    def __repr__(self) -> str:
+        return "WordPieces()"
+
+    def tokenize(self, text: str) -> Sequence[str]:
+        """Slices that cover the text: each token with the white space before it."""
+        ends = [end for _, end in _wordpieces().encode(text, add_special_tokens=False).offsets]
+        if not ends:
+            return [text] if text else []
+        ends[-1] = len(text)
+        return [text[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Ids of the slices in this tokenizer's own growing vocabulary."""
+        return [self.token2id[slice_] for slice_ in self.tokenize(text)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The slices joined: the original text."""
+        return "".join(self.vocab[i] for i in tokens)
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens."""
+        return count_tokens(text)
+
+
+class _EncoderForChonkie(BaseEmbeddings):
+    """Our encoder where chonkie expects one of its own."""
+
+    def __init__(self, encoder: SentenceTransformer):
+        super().__init__()
+        self.encoder = encoder
+
+    def embed(self, text: str):
+        return self.embed_batch([text])[0]
+
+    def embed_batch(self, texts: Sequence[str]):
+        return encode(self.encoder, texts)
+
+    @property
+    def dimension(self) -> int:
+        return self.encoder.get_embedding_dimension()
+
+    def get_tokenizer(self):
+        return WordPieces()
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    """(heading, body) pairs; what stands before the first heading has the heading ''."""
+    found = list(_HEADING.finditer(text))
+    starts = [0, *(m.end() for m in found)]
+    ends = [*(m.start() for m in found), len(text)]
+    headings = ["", *((m["md"] or m["rst"]).strip() for m in found)]
+    return [(h, text[a:b].strip()) for h, a, b in zip(headings, starts, ends, strict=True)]
+
+
+def _structure_aware(title: str, text: str, size: int) -> list[str]:
+    """Chunks that stay within one section and begin with the document's title and the section's heading."""
+    chunks = []
+    for heading, body in _sections(text):
+        context = " › ".join(part for part in (title, heading) if part)
+        room = max(16, size - count_tokens(context) - 1)
+        inner = RecursiveChunker(tokenizer=WordPieces(), chunk_size=room)
+        chunks += [f"{context}: {c.text.strip()}" for c in inner.chunk(body) if c.text.strip()]
+    return chunks
+
+
+def chunker(method: str, size: int = CHUNK_TOKENS, encoder: SentenceTransformer | None = None) -> Callable[[str, str], list[str]]:
+    """A function (title, text) → chunk texts of at most about ``size`` tokens. ``method`` is one of METHODS.
+
+    Semantic chunking needs an ``encoder``: it cuts where neighbouring sentences are least alike.
+    """
+    if method == "structure-aware":
+        return lambda title, text: _structure_aware(title, text, size)
+    if method == "fixed size":
+        inner = TokenChunker(tokenizer=WordPieces(), chunk_size=size)
+    elif method == "sentence":
+        inner = SentenceChunker(tokenizer=WordPieces(), chunk_size=size)
+    elif method == "recursive":
+        inner = RecursiveChunker(tokenizer=WordPieces(), chunk_size=size)
+    elif method == "semantic":
+        if encoder is None:
+            raise WorkbookError("Semantic chunking compares sentences: pass an encoder.")
+        inner = SemanticChunker(embedding_model=_EncoderForChonkie(encoder), chunk_size=size, threshold=0.5)
+    else:
+        raise WorkbookError(f"There is no chunker {method!r}: choose one of {', '.join(METHODS)}.")
+    return lambda _title, text: [c.text.strip() for c in inner.chunk(text) if c.text.strip()]
+
+
+def chunk_documents(
+    documents: Mapping[str, str],
+    method: str = "structure-aware",
+    size: int = CHUNK_TOKENS,
+    encoder: SentenceTransformer | None = None,
+) -> dict[str, str]:
+    """``{document_id: text}`` → ``{document_id#n: chunk text}``, in order; empty documents give no chunk."""
+    cut = chunker(method, size, encoder)
+    items = tqdm(documents.items(), desc=f"Chunking ({method})", unit="document", leave=False, disable=len(documents) < 100)
+    return {f"{doc}#{n}": chunk for doc, text in items for n, chunk in enumerate(cut(doc, text), 1)}
+
+
+def document_of(chunk_id: str) -> str:
+    """The document a chunk comes from: ``guide.md#3`` → ``guide.md``; another id is its own document."""
+    return re.sub(r"#\d+$", "", chunk_id)
