@@ -102,7 +102,9 @@ def _structure_aware(title: str, text: str, size: int) -> list[str]:
     return chunks
 
 
-def chunker(method: str, size: int = CHUNK_TOKENS, encoder: SentenceTransformer | None = None) -> Callable[[str, str], list[str]]:
+def chunker(
+    method: str, size: int = CHUNK_TOKENS, encoder: SentenceTransformer | None = None
+) -> Callable[[str, str], list[str]]:
     """A function (title, text) → chunk texts of at most about ``size`` tokens. ``method`` is one of METHODS.
 
     Semantic chunking needs an ``encoder``: it cuts where neighbouring sentences are least alike.
@@ -132,7 +134,9 @@ def chunk_documents(
 ) -> dict[str, str]:
     """``{document_id: text}`` → ``{document_id#n: chunk text}``, in order; empty documents give no chunk."""
     cut = chunker(method, size, encoder)
-    items = tqdm(documents.items(), desc=f"Chunking ({method})", unit="document", leave=False, disable=len(documents) < 100)
+    items = tqdm(
+        documents.items(), desc=f"Chunking ({method})", unit="document", leave=False, disable=len(documents) < 100
+    )
     return {f"{doc}#{n}": chunk for doc, text in items for n, chunk in enumerate(cut(doc, text), 1)}
 
 

@@ -49,7 +49,9 @@ class Collection:
     def split(self, name: str) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
         """Queries and qrels of one split; raises WorkbookError when the collection has none of that name."""
         if name not in self.qrels:
-            raise WorkbookError(f"The collection {self.name} has no {name} split (it has {', '.join(self.qrels) or 'none'}).")
+            raise WorkbookError(
+                f"The collection {self.name} has no {name} split (it has {', '.join(self.qrels) or 'none'})."
+            )
         return {q: self.queries[q] for q in self.qrels[name]}, self.qrels[name]
 
     def save(self, folder: Path) -> None:
@@ -77,7 +79,9 @@ def _bucket(query_id: str) -> float:
     return int(fingerprint("split", query_id), 16) / 16**16
 
 
-def carve_splits(qrels: dict[str, dict[str, dict[str, int]]], notices: list[str]) -> dict[str, dict[str, dict[str, int]]]:
+def carve_splits(
+    qrels: dict[str, dict[str, dict[str, int]]], notices: list[str]
+) -> dict[str, dict[str, dict[str, int]]]:
     """Make missing dev and train splits by a hash of the query id, never touching a test split that came with the data."""
 
     def cut(source: dict, *shares: float) -> list[dict]:
@@ -92,7 +96,11 @@ def carve_splits(qrels: dict[str, dict[str, dict[str, int]]], notices: list[str]
         undivided = found.pop("all")
         known = {q for split in found.values() for q in split}
         train, dev, test = cut({q: d for q, d in undivided.items() if q not in known}, 0.5, 0.2, 0.3)
-        found = {"train": train | found.get("train", {}), "dev": dev | found.get("dev", {}), "test": found.get("test", test)}
+        found = {
+            "train": train | found.get("train", {}),
+            "dev": dev | found.get("dev", {}),
+            "test": found.get("test", test),
+        }
         notices.append("The judgments came undivided: train, dev and test were carved by a hash of the query id.")
     if "train" in found and "test" not in found and "dev" not in found:
         found["train"], found["dev"], found["test"] = cut(found["train"], 0.6, 0.2, 0.2)
@@ -150,14 +158,18 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
         return _open_pydocs()
     path = next((p for p in (Path(chosen).expanduser(), ROOT / chosen) if p.exists()), None)
     if path is None:
-        raise WorkbookError(f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here.")
+        raise WorkbookError(
+            f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here."
+        )
     stem = path.resolve().name if path.is_dir() else path.name.split(".")[0]
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "collection"
     name = f"{name}-data" if name in BUILT_IN else name
     queries, qrels, info, pages, notices = {}, {}, {}, {}, []
     if path.is_file():
         if readers.kind_of(path) not in readers.TABLE_TYPES:
-            raise WorkbookError(f"{path} is not a {', '.join(readers.TABLE_TYPES)} file: name one, or a folder of documents.")
+            raise WorkbookError(
+                f"{path} is not a {', '.join(readers.TABLE_TYPES)} file: name one, or a folder of documents."
+            )
         corpus = readers.read_table(path, text or os.environ.get("TEXT_COLUMN"))
     elif readers.find(path, "corpus.jsonl"):
         corpus, queries, qrels, info = readers.read_beir(path)
@@ -166,10 +178,14 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
         corpus = chunking.chunk_documents(pages)
         blank = sum(not t for t in pages.values())
         if blank:
-            notices.append(f"{blank} of {len(pages)} documents have no text (a scanned PDF has none) and were left out.")
+            notices.append(
+                f"{blank} of {len(pages)} documents have no text (a scanned PDF has none) and were left out."
+            )
     corpus = _check_corpus(corpus, qrels, str(path), notices)
     unknown = [s for s in qrels if _SAME.get(s, s) not in (*SPLITS, "all")]
     if unknown:
-        raise WorkbookError(f"{path / 'qrels' / unknown[0]}.tsv is no split: name the files train.tsv, dev.tsv and test.tsv (any of them).")
+        raise WorkbookError(
+            f"{path / 'qrels' / unknown[0]}.tsv is no split: name the files train.tsv, dev.tsv and test.tsv (any of them)."
+        )
     qrels = carve_splits({_SAME.get(s, s): q for s, q in qrels.items()}, notices)
     return Collection(name, corpus, queries, qrels, pages, info, notices)

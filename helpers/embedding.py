@@ -115,7 +115,9 @@ class VectorCache:
                 block = missing[start : start + BLOCK]
                 vectors = [np.asarray(v, dtype=self.dtype).ravel() for v in compute(block, task)]
                 if any(not np.isfinite(v).all() for v in vectors):
-                    raise WorkbookError("The model gave vectors that are not numbers: it is damaged or its training diverged.")
+                    raise WorkbookError(
+                        "The model gave vectors that are not numbers: it is damaged or its training diverged."
+                    )
                 keys = [fingerprint(task, t) for t in block]
                 try:
                     table.add(pa.table({"key": keys, "vector": pa.array(vectors, table.schema.field("vector").type)}))
@@ -137,9 +139,7 @@ class VectorCache:
         if not wanted:
             return []
         found = self._open().take_offsets(wanted).select(["vector"]).to_arrow()["vector"]
-        by_row = {
-            row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, found, strict=True)
-        }
+        by_row = {row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, found, strict=True)}
         return [by_row[row] for row in rows]
 
 

@@ -97,9 +97,9 @@ def _objects() -> Iterator[tuple[str, Any]]:
                 continue
             if type(getattr(member, "__self__", None)).__name__ == "RandomState":
                 continue  # numpy's legacy generator; Generator's methods take its place
-            if not home.startswith(module_name.split(".")[0] if declared else module_name):
-                if not (module_name == "matplotlib.pyplot" and inspect.isfunction(member)):
-                    continue  # imported from elsewhere, not part of this module
+            own = home.startswith(module_name.split(".")[0] if declared else module_name)
+            if not own and not (module_name == "matplotlib.pyplot" and inspect.isfunction(member)):
+                continue  # imported from elsewhere, not part of this module
             if module_name == "scipy.special" and name not in SPECIAL:
                 continue
             yield f"{module_name}.{name}", member
@@ -124,7 +124,11 @@ def _summary(page: str) -> str:
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", "\n".join(kept))]
     words: list[str] = []
     for paragraph in paragraphs:
-        if not paragraph or _SIGNATURE_LINE.match(paragraph) or paragraph.startswith((">>>", "Call signature", ".. [", "As an instance of the")):
+        if (
+            not paragraph
+            or _SIGNATURE_LINE.match(paragraph)
+            or paragraph.startswith((">>>", "Call signature", ".. [", "As an instance of the"))
+        ):
             continue
         new = re.sub(r":[\w:]+:`~?\.?([^`<]*?)(?:\s*<[^`]*>)?`", r"\1", paragraph)
         new = re.sub(r"\s?\[\w+\]_|`+|\*\*?(?=\w)|(?<=\w)\*\*?(?=\W|$)|~(?=[a-z.])", "", new).replace("::", ":").split()

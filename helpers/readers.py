@@ -32,7 +32,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
-        raise WorkbookError(f"{path} cannot be read ({error}): check that it is there, whole, and yours to read.") from error
+        raise WorkbookError(
+            f"{path} cannot be read ({error}): check that it is there, whole, and yours to read."
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -42,7 +44,9 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise WorkbookError(f"{path}, line {line}: not UTF-8 (byte {data[error.start]:#04x}): save the file as UTF-8.") from error
+        raise WorkbookError(
+            f"{path}, line {line}: not UTF-8 (byte {data[error.start]:#04x}): save the file as UTF-8."
+        ) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -55,7 +59,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             raise WorkbookError(f"{path}, line {number}: broken JSON ({error}): mend or remove the line.") from error
         if not isinstance(row, dict):
-            raise WorkbookError(f'{path}, line {number}: expected an object like {{"_id": …, "text": …}}, found {line[:40]!r}.')
+            raise WorkbookError(
+                f'{path}, line {number}: expected an object like {{"_id": …, "text": …}}, found {line[:40]!r}.'
+            )
         yield number, row
 
 
@@ -86,7 +92,9 @@ def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels
         if not row or (number == 1 and row[0].lower().replace("_", "-") in ("query-id", "qid", "query")):
             continue
         if len(row) < 3:
-            raise WorkbookError(f"{path}, line {number}: expected query-id, corpus-id and score apart by tabs, found {row}.")
+            raise WorkbookError(
+                f"{path}, line {number}: expected query-id, corpus-id and score apart by tabs, found {row}."
+            )
         query, doc, grade = (cell.strip() for cell in row[:3])
         for what, key, known in (("query", query, queries), ("document", doc, corpus)):
             if key not in known:
@@ -97,7 +105,9 @@ def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels
         try:
             qrels.setdefault(query, {})[doc] = int(grade)
         except ValueError:
-            raise WorkbookError(f"{path}, line {number}: the grade {grade!r} is not a whole number such as 0, 1 or 2.") from None
+            raise WorkbookError(
+                f"{path}, line {number}: the grade {grade!r} is not a whole number such as 0, 1 or 2."
+            ) from None
     if not any(grade > 0 for docs in qrels.values() for grade in docs.values()):
         raise WorkbookError(f"{path} names no relevant document: at least one line needs a grade of 1 or more.")
     return qrels
@@ -141,7 +151,9 @@ def read_document(path: Path) -> str:
         try:
             return "\n\n".join(page.extract_text() for page in PdfReader(BytesIO(_read_bytes(path))).pages).strip()
         except PyPdfError as error:
-            raise WorkbookError(f"{path} is not a PDF that can be read ({error}): save it anew or take it out.") from error
+            raise WorkbookError(
+                f"{path} is not a PDF that can be read ({error}): save it anew or take it out."
+            ) from error
     return read_text(path).strip()
 
 
@@ -184,7 +196,9 @@ def read_table(path: Path, text: str | None = None) -> dict[str, str]:
             content = StringIO(read_text(path))
             frame = pd.read_csv(content, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, ValueError) as error:
-        raise WorkbookError(f"{path} is not a {kind[1:]} file that can be read ({str(error).strip()}): mend it or save it anew.") from error
+        raise WorkbookError(
+            f"{path} is not a {kind[1:]} file that can be read ({str(error).strip()}): mend it or save it anew."
+        ) from error
     if frame.empty:
         raise WorkbookError(f"{path} has no rows: it needs one passage a row.")
     columns = list(frame.columns)

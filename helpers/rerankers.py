@@ -24,7 +24,7 @@ class Reranker(ABC):
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         """float of shape (passages,), higher is more relevant."""
 
-    def prepare(self, passages: Sequence[str]) -> None:
+    def prepare(self, passages: Sequence[str]) -> None:  # noqa: B027 — most rerankers have nothing to prepare
         """Compute ahead what does not depend on the query; nothing by default."""
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:

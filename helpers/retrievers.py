@@ -119,7 +119,9 @@ class Dense(Retriever):
         query = self.table.search(vectors).distance_type("dot").limit(k)
         hits = query.select(["id", "_distance"]).to_arrow().to_pydict()
         found: list[tuple[list[str], list[float]]] = [([], []) for _ in vectors]
-        for i, doc, distance in zip(hits.get("query_index", [0] * len(hits["id"])), hits["id"], hits["_distance"], strict=True):
+        for i, doc, distance in zip(
+            hits.get("query_index", [0] * len(hits["id"])), hits["id"], hits["_distance"], strict=True
+        ):
             found[i][0].append(doc)
             found[i][1].append(1.0 - distance)
         return [top_k(docs, scores, k) for docs, scores in found]

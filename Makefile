@@ -1,0 +1,50 @@
+# make run | test | check | lab | bench   (README.md says what each does)
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+export COLLECTION
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: run test check lab bench setup clean
+run: setup
+	@$(BIN)/python -m helpers.course run --notebooks "$(NOTEBOOKS)"
+
+test: export TQDM_DISABLE := 1
+test: export COLLECTION :=
+test: setup lint
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks
+
+check: export COLLECTION :=
+check: setup lint
+	$(BIN)/pytest tests -m "not slow"
+
+.PHONY: lint
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: setup
+	@$(BIN)/jupyter lab notebooks
+
+bench: setup
+	@$(BIN)/python tests/bench.py
+
+setup: $(STAMP)
+
+# Complete only when every step went through; a changed lock makes it anew.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("The workbook needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name one: make PYTHON=python3.11 …" % sys.version_info[:2])'
+	@echo "Setting up $(VENV) (a few minutes the first time) …"
+	@rm -f $(STAMP)
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build

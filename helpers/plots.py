@@ -1,0 +1,144 @@
+"""The course's figures: each draws one idea and returns the matplotlib Figure; the title is the takeaway, passed in."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+COLORS = [
+    "#2f6db5",
+    "#d1682a",
+    "#3a8f5c",
+    "#8b5bb0",
+    "#b8860b",
+    "#c2477f",
+    "#5f6b7a",
+    "#1f9aa8",
+]  # told apart by most eyes
+MARKERS = "osD^vPX*"
+STYLE = {"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+         "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 100, "savefig.bbox": "tight"}  # fmt: skip
+
+
+def _figure(width: float, height: float):
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    plt.close(figure)  # shown once, by the cell that returns it
+    return figure, axes
+
+
+def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
+    """nDCG@10 of each system with its 95 % interval, best on top; ``board`` has the scoreboard's columns."""
+    rows = board.sort_values("ndcg@10").reset_index(drop=True)
+    figure, axes = _figure(8, 1.2 + 0.42 * len(rows))
+    axes.hlines(rows.index, rows["ndcg@10_low"], rows["ndcg@10_high"], color=COLORS[0], alpha=0.45, linewidth=6)
+    axes.plot(rows["ndcg@10"], rows.index, "o", color=COLORS[0], markersize=8)
+    for y, value in enumerate(rows["ndcg@10"]):
+        axes.annotate(f"{value:.3f}", (value, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
+    axes.set(
+        yticks=rows.index,
+        yticklabels=rows["system"],
+        xlabel="nDCG@10 (0 to 1, higher is better; bar: 95 % interval over queries)",
+    )
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.6, len(rows) - 0.2)
+    axes.set_title(title)
+    return figure
+
+
+def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
+    """Mean difference of each system to a baseline with its 95 % interval; ``table`` comes from ``evaluation.compare``."""
+    rows = table.sort_values("difference")
+    figure, axes = _figure(8, 1.2 + 0.42 * len(rows))
+    colors = [
+        COLORS[2] if low > 0 else COLORS[1] if high < 0 else COLORS[6]
+        for low, high in zip(rows["low"], rows["high"], strict=True)
+    ]
+    positions = np.arange(len(rows))
+    axes.axvline(0, color="black", linewidth=1)
+    axes.hlines(positions, rows["low"], rows["high"], colors=colors, alpha=0.5, linewidth=6)
+    axes.scatter(rows["difference"], positions, c=colors, s=60, zorder=3)
+    axes.set(
+        yticks=positions,
+        yticklabels=rows.index,
+        xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey bars reach 0)",
+    )
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_title(title)
+    return figure
+
+
+def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figure:
+    """Recall in percent against the number of passages looked at, one line a system."""
+    figure, axes = _figure(8, 4.4)
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            list(curve), list(curve.values()), marker=MARKERS[i % 8], color=COLORS[i % 8], label=name, linewidth=2
+        )
+    ks = sorted({k for curve in curves.values() for k in curve})
+    axes.set_xscale("log")
+    axes.set_xticks(ks, [str(k) for k in ks], minor=False)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlabel="k: passages looked at (log scale)", ylabel="recall@k: right passages found", ylim=(0, 1))
+    axes.legend(frameon=False, loc="upper left")
+    axes.set_title(title)
+    return figure
+
+
+def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> Figure:
+    """Bars of each system (columns) in each group of queries (rows)."""
+    figure, axes = _figure(max(6.5, 1.2 + 1.5 * len(table)), 3.8)
+    width = 0.8 / len(table.columns)
+    for i, name in enumerate(table.columns):
+        positions = np.arange(len(table)) + (i - (len(table.columns) - 1) / 2) * width
+        axes.bar(positions, table[name], width * 0.94, color=COLORS[i % 8], label=name)
+    axes.set(xticks=range(len(table)), xticklabels=table.index, ylabel=ylabel)
+    axes.set_ylim(0, 1.25 * float(np.nanmax(table.to_numpy())))
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, ncols=min(4, len(table.columns)), loc="upper left")
+    axes.set_title(title)
+    return figure
+
+
+def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
+    """nDCG@10 against milliseconds a query; the line joins the systems that none beats on both."""
+    rows = board.dropna(subset=["ms_per_query"]).sort_values("ms_per_query").reset_index(drop=True)
+    figure, axes = _figure(8, 4.4)
+    best, frontier = -1.0, []
+    for i, score in enumerate(rows["ndcg@10"]):
+        if score > best:
+            best = score
+            frontier.append(i)
+    axes.plot(
+        rows.loc[frontier, "ms_per_query"], rows.loc[frontier, "ndcg@10"], color=COLORS[6], linestyle="--", zorder=1
+    )
+    for i, row in rows.iterrows():
+        color = COLORS[0] if i in frontier else COLORS[6]
+        axes.scatter(
+            row["ms_per_query"], row["ndcg@10"], s=70, color=color, marker=MARKERS[i % 8], label=row["system"], zorder=3
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_title(title)
+    return figure
+
+
+def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -> Figure:
+    """Cosine similarities of a few texts as a labelled heat map."""
+    figure, axes = _figure(1.6 * len(labels) + 3.2, 0.9 * len(labels) + 1.2)
+    image = axes.imshow(similarities, vmin=0, vmax=1, cmap="Blues")
+    for (row, column), value in np.ndenumerate(similarities):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
+    axes.set(xticks=range(len(labels)), yticks=range(len(labels)), yticklabels=labels)
+    axes.set_xticklabels([str(i + 1) for i in range(len(labels))])
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label="cosine similarity")
+    axes.set_title(title)
+    return figure

@@ -1,0 +1,97 @@
+"""What a run leaves behind to look at: figures with their sentence, verdicts, and one self-contained HTML page."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from helpers.collection import Collection
+from helpers.evaluation import read_scoreboard
+from helpers.store import write_text
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
+table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .6rem; text-align: right; }
+th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } th:first-child, td:first-child { text-align: left; }
+figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #4a5568; } .scroll { overflow-x: auto; }
+"""
+
+
+def _file(collection: Collection) -> Path:
+    return collection.build / "findings.json"
+
+
+def _findings(collection: Collection) -> dict:
+    """Verdicts and figures of this version of the collection; those of an older version are dropped."""
+    path = _file(collection)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
+
+
+def verdict(collection: Collection, notebook: str, name: str, sentence: str) -> None:
+    """Print a sentence that a cell computed, and keep it for the report; the same name replaces the older one."""
+    found = _findings(collection)
+    found["verdicts"][f"{notebook}/{name}"] = sentence
+    write_text(_file(collection), json.dumps(found, ensure_ascii=False))
+    print(sentence)
+
+
+def keep_figure(collection: Collection, notebook: str, name: str, figure: Figure, caption: str) -> None:
+    """Keep a figure with its caption for the report; the same name replaces the older one."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    found = _findings(collection)
+    found["figures"][f"{notebook}/{name}"] = [caption, base64.b64encode(picture.getvalue()).decode()]
+    write_text(_file(collection), json.dumps(found, ensure_ascii=False))
+
+
+def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """The rows of one split for people: best first, the interval in one column, three decimals."""
+    rows = board[board["split"] == split].sort_values(["ndcg@10", "system"], ascending=[False, True])
+    table = pd.DataFrame(
+        {"system": rows["system"], "queries": rows["n_queries"], "nDCG@10": rows["ndcg@10"].map("{:.3f}".format)}
+    )
+    table["95 % interval"] = [
+        f"{low:.3f} – {high:.3f}" for low, high in zip(rows["ndcg@10_low"], rows["ndcg@10_high"], strict=True)
+    ]
+    for column, shown in (
+        ("recall@10", "R@10"),
+        ("recall@100", "R@100"),
+        ("mrr@10", "RR@10"),
+        ("judged@10", "Judged@10"),
+    ):
+        table[shown] = rows[column].map("{:.3f}".format)
+    table["ms/query"] = rows["ms_per_query"].map("{:.1f}".format)
+    table["$/1000 queries"] = rows["usd_per_1000_queries"].map("{:.3f}".format)
+    return table.set_index("system")
+
+
+def write_report(collection: Collection) -> Path:
+    """Write ``report.html`` — scoreboard, figures, verdicts, nothing loaded from elsewhere — and return its path."""
+    board, found = read_scoreboard(collection), _findings(collection)
+    parts = [f"<h1>Retrieval on {html.escape(collection.name)}</h1>", f"<p>{html.escape(repr(collection))}</p>"]
+    parts += [f"<p>{html.escape(notice)}</p>" for notice in collection.notices]
+    for split in [s for s in ("test", "dev") if s in set(board["split"])]:
+        table = format_scoreboard(board, split).reset_index().to_html(index=False, border=0)
+        parts.append(f"<h2>Scoreboard on {split}</h2><div class='scroll'>{table}</div>")
+    if board.empty:
+        parts.append("<p>Nothing was scored: the collection has no judged queries yet.</p>")
+    if found["verdicts"]:
+        rows = "".join(f"<li>{html.escape(sentence)}</li>" for _, sentence in sorted(found["verdicts"].items()))
+        parts.append(f"<h2>Verdicts</h2><ul>{rows}</ul>")
+    for _, (caption, picture) in sorted(found["figures"].items()):
+        text = html.escape(caption)
+        parts.append(
+            f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}</figcaption></figure>'
+        )
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+    path = collection.build / "report.html"
+    write_text(path, page)
+    return path

@@ -1,0 +1,219 @@
+"""OpenAI and Cohere where a key is set: embeddings and reranking, within the services' limits, retried by their own SDKs."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cohere
+import numpy as np
+import openai
+import pandas as pd
+from cohere.core import ApiError
+
+from helpers.embedding import Embedder, Task
+from helpers.rerankers import Reranker
+from helpers.store import DATA, WorkbookError, fingerprint
+
+RETRIES = 6  # the SDKs wait longer each time, or as long as the service asks, on 408, 409, 429 and 5xx
+OPENAI_INPUTS, OPENAI_REQUEST_TOKENS = 2048, 250_000  # a request takes 300,000 tokens; the estimate wants a margin
+MAX_BYTES = 24_000  # of one text: below OpenAI's 8,192 tokens in any language
+COHERE_INPUTS = 96
+TOKENS_PER_QUERY = 20  # to price a query before it is known
+
+Answer = TypeVar("Answer")
+
+
+def price(model: str, column: str) -> float:
+    """Dollars from the dated table in data/prices.csv; nan for a model that is not in it."""
+    table = pd.read_csv(DATA / "prices.csv").set_index("model")
+    return float(table[column].get(model, float("nan")))
+
+
+def keys_set() -> dict[str, bool]:
+    """Which settings of services are there; their values are never read out."""
+    names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CO_API_KEY")
+    return {name: bool(os.environ.get(name)) for name in names}
+
+
+def _ask(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
+    """Run a call; what goes wrong becomes one sentence without the key."""
+    try:
+        return call()
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise WorkbookError(
+            f"{service} refused the key (HTTP {error.status_code}): check {setting} or unset it."
+        ) from None
+    except openai.APIStatusError as error:
+        raise _failed(service, error.status_code, setting) from None
+    except ApiError as error:
+        if error.status_code in (401, 403):
+            raise WorkbookError(
+                f"{service} refused the key (HTTP {error.status_code}): check {setting} or unset it."
+            ) from None
+        raise _failed(service, error.status_code, setting) from None
+    except (openai.APIConnectionError, OSError) as error:
+        raise WorkbookError(
+            f"{service} cannot be reached ({type(error).__name__}): check the network, or unset {setting}."
+        ) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("httpx", "httpcore")):
+            raise WorkbookError(
+                f"{service} cannot be reached ({type(error).__name__}): check the network, or unset {setting}."
+            ) from None
+        raise
+
+
+def _failed(service: str, status: int | None, setting: str) -> WorkbookError:
+    what = {429: "is asked too much", 400: "does not accept the request", 404: "does not know the model"}.get(
+        status or 0, "failed"
+    )
+    return WorkbookError(
+        f"{service} {what} (HTTP {status}) after {RETRIES} retries where they help: run again later — what came "
+        f"back so far is kept — or unset {setting}."
+    )
+
+
+def _clip(text: str) -> str:
+    return text.encode()[:MAX_BYTES].decode(errors="ignore") or " "
+
+
+def _request_batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Batches of at most 2,048 inputs and about 250,000 tokens, a token taken as three bytes."""
+    batch: list[str] = []
+    tokens = 0
+    for text in texts:
+        size = len(text.encode()) // 3 + 1
+        if batch and (len(batch) == OPENAI_INPUTS or tokens + size > OPENAI_REQUEST_TOKENS):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(text)
+        tokens += size
+    if batch:
+        yield batch
+
+
+def _unit(vectors: list[list[float]]) -> np.ndarray:
+    array = np.asarray(vectors, dtype=np.float32)
+    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
+
+
+class OpenAIEmbedder:
+    """Embeddings of an OpenAI-compatible service; reads OPENAI_API_KEY and OPENAI_BASE_URL when it is made."""
+
+    def __init__(self, model: str = "text-embedding-3-small", width: int = 1536):
+        if not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
+            raise WorkbookError("Neither OPENAI_API_KEY nor OPENAI_BASE_URL is set: set one to use OpenAI embeddings.")
+        self.model, self.width, self.name = model, width, model
+        self.key = fingerprint("openai", os.environ.get("OPENAI_BASE_URL", ""), model, width)
+        self.usd_per_1000_queries = price(model, "usd_per_million_input_tokens") * TOKENS_PER_QUERY / 1000
+        self.client = openai.OpenAI(api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=RETRIES)
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        """float32 of shape (texts, width), unit length; the task makes no difference to OpenAI's models."""
+        vectors: list[list[float]] = []
+        for batch in _request_batches([_clip(t) for t in texts]):
+            answer = _ask(
+                "OpenAI", "OPENAI_API_KEY", lambda b=batch: self.client.embeddings.create(model=self.model, input=b)
+            )
+            vectors += [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+        found = _unit(vectors)
+        if found.shape != (len(texts), self.width):
+            raise WorkbookError(
+                f"OpenAI gave vectors of shape {found.shape} for {len(texts)} texts and {self.model}, expected width "
+                f"{self.width}: pass OpenAIEmbedder(model, width) as the model's page says."
+            )
+        return found
+
+
+class CohereEmbedder:
+    """Cohere's embeddings; reads CO_API_KEY (and CO_API_URL) when it is made."""
+
+    def __init__(self, model: str = "embed-v4.0", width: int = 1536):
+        self.client = cohere_client()
+        self.model, self.width, self.name = model, width, model
+        self.key = fingerprint("cohere", model, width)
+        self.usd_per_1000_queries = price(model, "usd_per_million_input_tokens") * TOKENS_PER_QUERY / 1000
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        """float32 of shape (texts, width), unit length; queries and documents are embedded differently."""
+        kind = "search_query" if task == "query" else "search_document"
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), COHERE_INPUTS):
+            batch = [_clip(t) for t in texts[start : start + COHERE_INPUTS]]
+            answer = _ask(
+                "Cohere",
+                "CO_API_KEY",
+                lambda b=batch: self.client.embed(
+                    model=self.model, texts=b, input_type=kind, embedding_types=["float"], output_dimension=self.width,
+                    request_options={"max_retries": RETRIES},
+                ),
+            )  # fmt: skip
+            vectors += answer.embeddings.float_
+        return _unit(vectors)
+
+
+def cohere_client() -> cohere.ClientV2:
+    """A client from CO_API_KEY and CO_API_URL."""
+    if not os.environ.get("CO_API_KEY"):
+        raise WorkbookError("CO_API_KEY is not set: set it to use Cohere.")
+    url = os.environ.get("CO_API_URL")
+    return cohere.ClientV2(**({"base_url": url} if url else {}))
+
+
+class CohereReranker(Reranker):
+    """Cohere's rerank API; scores in [0, 1], higher is more relevant.
+
+    At most ``$CO_REQUESTS_PER_MINUTE`` requests a minute (default 10, a trial key's limit). Answers are kept in a
+    file in ``folder``, so nothing is asked twice and an interrupted run goes on where it stopped.
+    """
+
+    def __init__(self, folder: Path, model: str = "rerank-v3.5"):
+        self.client = cohere_client()
+        self.model, self.name = model, f"Cohere {model}"
+        self.usd_per_1000_queries = price(model, "usd_per_1000_searches")
+        self.file = Path(folder) / "cohere_rerank.jsonl"
+        self.seconds_between = 60.0 / float(os.environ.get("CO_REQUESTS_PER_MINUTE") or 10)
+        self._last = 0.0
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+        self._known: dict[str, list[float]] = {}
+        for line in lines:
+            try:
+                self._known.update([json.loads(line)])
+            except ValueError:  # a line that a crash cut short
+                continue
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        """float of shape (passages,) in [0, 1]."""
+        key = fingerprint(self.model, query, list(passages))
+        if key not in self._known:
+            time.sleep(max(0.0, self._last + self.seconds_between - time.monotonic()))
+            self._last = time.monotonic()
+            answer = _ask(
+                "Cohere",
+                "CO_API_KEY",
+                lambda: self.client.rerank(
+                    model=self.model, query=query, documents=[_clip(p) for p in passages], request_options={"max_retries": RETRIES}
+                ),
+            )  # fmt: skip
+            scores = [0.0] * len(passages)
+            for result in answer.results:
+                scores[result.index] = result.relevance_score
+            self._known[key] = scores
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps([key, scores]))
+        return np.asarray(self._known[key])
+
+
+def service_embedders() -> list[Embedder]:
+    """The services' embedders whose keys are set; none without a key."""
+    set_ = keys_set()
+    found: list[Embedder] = []
+    if set_["OPENAI_API_KEY"] or set_["OPENAI_BASE_URL"]:
+        found.append(OpenAIEmbedder(os.environ.get("OPENAI_EMBEDDING_MODEL") or "text-embedding-3-small"))
+    if set_["CO_API_KEY"]:
+        found.append(CohereEmbedder())
+    return found
