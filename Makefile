@@ -9,7 +9,7 @@ export COLLECTION
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test check lab bench setup clean
+.PHONY: run test check lab bench setup clean notebooks
 run: setup
 	@$(BIN)/python -m helpers.course run --notebooks "$(NOTEBOOKS)"
 
@@ -27,6 +27,10 @@ check: setup lint
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# For authors: execute the committed notebooks in place.
+notebooks: setup
+	@$(BIN)/python -m helpers.course refresh --notebooks "$(NOTEBOOKS)"
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks

@@ -9,7 +9,7 @@ from chonkie.embeddings import BaseEmbeddings
 from chonkie.tokenizer import Tokenizer as ChonkieTokenizer
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers.embedding import encode
 from helpers.models import packaged_encoder
@@ -17,8 +17,8 @@ from helpers.store import WorkbookError
 
 METHODS = ("fixed size", "sentence", "recursive", "structure-aware", "semantic")
 CHUNK_TOKENS = 128
-# A Markdown heading, or a line underlined with ---- or ==== as in reStructuredText and numpydoc.
-_HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<md>.+?)|(?P<rst>\S.*)\n[ \t]*[-=~^]{3,})[ \t]*$", re.M)
+# A Markdown heading, or a short line underlined with ---- or ==== as in reStructuredText and numpydoc.
+_HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<md>.+?)|(?P<rst>\S.{0,99})\n[ \t]*[-=~^]{3,})[ \t]*$", re.M)
 
 
 @cache
@@ -49,8 +49,14 @@ class WordPieces(ChonkieTokenizer):
         return [text[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
     def encode(self, text: str) -> Sequence[int]:
-        """Ids of the slices in this tokenizer's own growing vocabulary."""
-        return [self.token2id[slice_] for slice_ in self.tokenize(text)]
+        """Ids of the slices in this tokenizer's own vocabulary, which grows with the texts it sees."""
+        ids = []
+        for part in self.tokenize(text):
+            if part not in self.token2id:
+                self.token2id[part] = len(self.vocab)
+                self.vocab.append(part)
+            ids.append(self.token2id[part])
+        return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The slices joined: the original text."""
@@ -99,6 +105,8 @@ def _structure_aware(title: str, text: str, size: int) -> list[str]:
         room = max(16, size - count_tokens(context) - 1)
         inner = RecursiveChunker(tokenizer=WordPieces(), chunk_size=room)
         chunks += [f"{context}: {c.text.strip()}" for c in inner.chunk(body) if c.text.strip()]
+    if not chunks and text.strip():  # headings alone
+        return [f"{title}: {text.strip()}"]
     return chunks
 
 
@@ -120,7 +128,10 @@ def chunker(
     elif method == "semantic":
         if encoder is None:
             raise WorkbookError("Semantic chunking compares sentences: pass an encoder.")
-        inner = SemanticChunker(embedding_model=_EncoderForChonkie(encoder), chunk_size=size, threshold=0.5)
+        inner = SemanticChunker(
+            embedding_model=_EncoderForChonkie(encoder), chunk_size=size, threshold=0.5, similarity_window=1,
+            min_characters_per_sentence=60,
+        )  # fmt: skip
     else:
         raise WorkbookError(f"There is no chunker {method!r}: choose one of {', '.join(METHODS)}.")
     return lambda _title, text: [c.text.strip() for c in inner.chunk(text) if c.text.strip()]
@@ -134,12 +145,32 @@ def chunk_documents(
 ) -> dict[str, str]:
     """``{document_id: text}`` → ``{document_id#n: chunk text}``, in order; empty documents give no chunk."""
     cut = chunker(method, size, encoder)
-    items = tqdm(
-        documents.items(), desc=f"Chunking ({method})", unit="document", leave=False, disable=len(documents) < 100
-    )
+    items = documents.items()
+    if len(documents) >= 100:
+        items = tqdm(items, desc=f"Chunking ({method})", unit="document", leave=False)
     return {f"{doc}#{n}": chunk for doc, text in items for n, chunk in enumerate(cut(doc, text), 1)}
 
 
 def document_of(chunk_id: str) -> str:
     """The document a chunk comes from: ``guide.md#3`` → ``guide.md``; another id is its own document."""
     return re.sub(r"#\d+$", "", chunk_id)
+
+
+def within_budget(
+    run: Mapping[str, Mapping[str, float]], chunks: Mapping[str, str], tokens: int
+) -> dict[str, list[str]]:
+    """The documents whose chunks fit into a context of ``tokens`` tokens, best first: ``{query_id: [document_id]}``.
+
+    Chunks are taken in the order of their scores until the next one would not fit.
+    """
+    size = {chunk: count_tokens(chunks[chunk]) for chunk in {c for found in run.values() for c in found}}
+    context: dict[str, list[str]] = {}
+    for query, found in run.items():
+        left, documents = tokens, []
+        for chunk in sorted(found, key=lambda c: (-found[c], c)):
+            left -= size[chunk]
+            if left < 0:
+                break
+            documents.append(document_of(chunk))
+        context[query] = list(dict.fromkeys(documents))
+    return context

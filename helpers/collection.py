@@ -95,13 +95,11 @@ def carve_splits(
     if "all" in found:
         undivided = found.pop("all")
         known = {q for split in found.values() for q in split}
-        train, dev, test = cut({q: d for q, d in undivided.items() if q not in known}, 0.5, 0.2, 0.3)
-        found = {
-            "train": train | found.get("train", {}),
-            "dev": dev | found.get("dev", {}),
-            "test": found.get("test", test),
-        }
-        notices.append("The judgments came undivided: train, dev and test were carved by a hash of the query id.")
+        shares = (0.8, 0.2) if "test" in found else (0.5, 0.2, 0.3)
+        parts = cut({q: d for q, d in undivided.items() if q not in known}, *shares)
+        carved = SPLITS[: len(shares)]
+        found |= {split: part | found.get(split, {}) for split, part in zip(carved, parts, strict=True)}
+        notices.append(f"The judgments came undivided: {', '.join(carved)} were carved by a hash of the query id.")
     if "train" in found and "test" not in found and "dev" not in found:
         found["train"], found["dev"], found["test"] = cut(found["train"], 0.6, 0.2, 0.2)
         notices.append("There was a train split only: dev and test were carved from it by a hash of the query id.")
@@ -159,7 +157,7 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
     path = next((p for p in (Path(chosen).expanduser(), ROOT / chosen) if p.exists()), None)
     if path is None:
         raise WorkbookError(
-            f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here."
+            f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here: correct the path."
         )
     stem = path.resolve().name if path.is_dir() else path.name.split(".")[0]
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "collection"
@@ -187,5 +185,9 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
         raise WorkbookError(
             f"{path / 'qrels' / unknown[0]}.tsv is no split: name the files train.tsv, dev.tsv and test.tsv (any of them)."
         )
+    times = Counter(_SAME.get(s, s) for s in qrels)
+    rivals = [s for s in qrels if times[_SAME.get(s, s)] > 1]
+    if rivals:
+        raise WorkbookError(f"{path / 'qrels'} has {' and '.join(rivals)}, which mean the same split: keep one file.")
     qrels = carve_splits({_SAME.get(s, s): q for s, q in qrels.items()}, notices)
     return Collection(name, corpus, queries, qrels, pages, info, notices)

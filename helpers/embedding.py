@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers.models import model_key
 from helpers.store import WorkbookError, fingerprint
@@ -108,9 +108,11 @@ class VectorCache:
         """Compute and store what is missing; the number of texts that were computed."""
         known = self._known()
         missing = list(dict.fromkeys(t for t in texts if fingerprint(task, t) not in known))
+        if not missing:
+            return 0
         missing.sort(key=len)  # texts of like length share a block, so that blocks have little padding
         table = self._open()
-        with tqdm(total=len(missing), desc=f"Encoding {task}s", unit="text", disable=not missing, leave=False) as bar:
+        with tqdm(total=len(missing), desc=f"Encoding ({task})", unit="text", leave=False) as bar:
             for start in range(0, len(missing), BLOCK):
                 block = missing[start : start + BLOCK]
                 vectors = [np.asarray(v, dtype=self.dtype).ravel() for v in compute(block, task)]

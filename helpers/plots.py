@@ -142,3 +142,22 @@ def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -
     figure.colorbar(image, ax=axes, label="cosine similarity")
     axes.set_title(title)
     return figure
+
+
+def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, str], title: str) -> Figure:
+    """A measure against the weight of a fusion; ``ends`` name what weight 0 and weight 1 stand for."""
+    figure, axes = _figure(7, 3.4)
+    axes.plot(list(means), list(means.values()), marker="o", color=COLORS[0], linewidth=2)
+    axes.plot(
+        chosen,
+        means[chosen],
+        marker="o",
+        markersize=14,
+        markerfacecolor="none",
+        markeredgecolor=COLORS[1],
+        markeredgewidth=2.5,
+    )
+    axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
+    axes.set_ylim(0, 1.15 * max(means.values()))
+    axes.set_title(title)
+    return figure

@@ -47,6 +47,9 @@ SPECIAL = set(
     "sinc softmax softplus stirling2 xlog1py xlogy zeta".split()
 )
 
+# Their signatures are those of whatever backend pyplot has loaded by then.
+BACKEND_FUNCTIONS = {f"matplotlib.pyplot.{name}" for name in ("draw_if_interactive", "new_figure_manager", "show")}
+
 MAX_WORDS = 60  # of summary text in a passage: with name and signature, about 80 tokens
 MAX_SIGNATURE = 160  # characters
 _UNDERLINE = re.compile(r"^\s*[-=~]{3,}\s*$")
@@ -86,8 +89,8 @@ def _objects() -> Iterator[tuple[str, Any]]:
 
     # Errors, and the dozens of scalar and column types that differ in a number of bits.
     left_out = (BaseException, numpy.generic, pandas.api.extensions.ExtensionDtype)
-    for module_name in MODULES:
-        module = importlib.import_module(module_name)
+    # All are imported before any is read: scipy rewrites the page of numpy.sinc.
+    for module_name, module in [(name, importlib.import_module(name)) for name in MODULES]:
         declared = hasattr(module, "__all__")
         for name, member in _members(module):
             home = getattr(member, "__module__", None) or module_name
@@ -143,6 +146,8 @@ def _signature(name: str, member: Any, page: str) -> str:
     if isinstance(member, property) or not callable(member):
         return name
     try:
+        if name in BACKEND_FUNCTIONS:
+            return f"{name}(*args, **kwargs)"
         found = inspect.signature(member)
         kept = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name not in ("self", "cls")]
         text = str(found.replace(parameters=kept, return_annotation=found.empty))
@@ -155,14 +160,22 @@ def _signature(name: str, member: Any, page: str) -> str:
     return name + (text if len(text) <= MAX_SIGNATURE else text[: MAX_SIGNATURE - 5].rsplit(",", 1)[0] + ", ...)")
 
 
+def _settled(page: str) -> str:
+    """The page without what differs from process to process: drawn samples and the order of a set."""
+    page = re.sub(r"(>>> X\.sample\(.*\)\n).*# may vary", r"\1array([...])  # may vary", page)
+    return re.sub(r"(?<=argument\(s\) ``)\{.*?\}", lambda m: f"{{{', '.join(sorted(m[0][1:-1].split(', ')))}}}", page)
+
+
 def _is_out(name: str, page: str) -> bool:
     head = page[:600].lower()
     return (
         "deprecated::" in head
+        or "(deprecated" in head
         or head.startswith(("deprecated", "refer to ", "alias for", "same as "))
         or "[*deprecated*]" in head
         or "legacy" in head.split("\n\n")[0]
         or ".testing" in name
+        or name.endswith(".test")
         or bool(re.search(r"(Warning|Error)$", name))
     )
 
@@ -191,5 +204,5 @@ def read_pydocs() -> tuple[dict[str, str], dict[str, str]]:
                 continue
             seen.add(summary.lower())
             passages[name] = f"{_signature(name, member, page)}: {summary}"
-            pages[name] = page
+            pages[name] = _settled(page)
     return dict(sorted(passages.items())), dict(sorted(pages.items()))

@@ -1,9 +1,10 @@
 """Read collections from disk: a BEIR folder, a folder of documents, or one table; errors name the file and line."""
 
-import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ def find(folder: Path, name: str) -> Path | None:
     return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise WorkbookError(
             f"{path} cannot be read ({error}): check that it is there, whole, and yours to read."
         ) from error
@@ -86,10 +91,10 @@ def _texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
 
 
 def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
-    rows = csv.reader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     qrels: Qrels = {}
-    for number, row in enumerate(rows, 1):
-        if not row or (number == 1 and row[0].lower().replace("_", "-") in ("query-id", "qid", "query")):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        row = line.rstrip("\r").split("\t")
+        if not line.strip() or (number == 1 and row[0].lower().replace("_", "-") in ("query-id", "qid", "query")):
             continue
         if len(row) < 3:
             raise WorkbookError(
@@ -125,7 +130,8 @@ def read_beir(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, Q
     blank = next((q for q, text in queries.items() if not text), None)
     if blank is not None:
         raise WorkbookError(f"{query_file}: the text of query {blank!r} is empty: write it or remove the line.")
-    files = sorted(p for p in (*folder.glob("qrels/*.tsv*"), *folder.glob("qrels.tsv*")) if kind_of(p) == ".tsv")
+    found = (*folder.glob("qrels/*.tsv*"), *folder.glob("qrels.tsv*"))
+    files = sorted(p for p in found if kind_of(p) == ".tsv" and not p.name.startswith("."))
     return corpus, queries, {p.name.split(".")[0]: _qrels(p, queries, corpus) for p in files}, metadata
 
 
@@ -143,18 +149,16 @@ def read_document(path: Path) -> str:
                 heading.string = f"\n{'#' * level} {heading.get_text(' ', strip=True)}\n"
         return soup.get_text("\n").strip()
     if kind == ".pdf":
-        from io import BytesIO
-
         from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
 
+        data = BytesIO(_read_bytes(path))
         try:
-            return "\n\n".join(page.extract_text() for page in PdfReader(BytesIO(_read_bytes(path))).pages).strip()
-        except PyPdfError as error:
+            return "\n\n".join(page.extract_text() for page in PdfReader(data).pages).strip()
+        except Exception as error:  # on a damaged or encrypted file pypdf raises more than its own errors
             raise WorkbookError(
-                f"{path} is not a PDF that can be read ({error}): save it anew or take it out."
+                f"{path} is not a PDF that can be read ({_one_line(error)}): save it anew or take it out."
             ) from error
-    return read_text(path).strip()
+    return read_text(path).replace("\r\n", "\n").strip()
 
 
 def read_documents(folder: Path) -> dict[str, str]:
@@ -189,27 +193,38 @@ def read_table(path: Path, text: str | None = None) -> dict[str, str]:
         if kind == ".jsonl":
             frame = pd.DataFrame([row for _, row in read_jsonl(path)])
         elif kind == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(BytesIO(_read_bytes(path)))
         else:
-            from io import StringIO
-
             content = StringIO(read_text(path))
             frame = pd.read_csv(content, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, ValueError) as error:
         raise WorkbookError(
-            f"{path} is not a {kind[1:]} file that can be read ({str(error).strip()}): mend it or save it anew."
+            f"{path} is not a {kind[1:]} file that can be read ({_one_line(error)}): mend it or save it anew."
         ) from error
+    if kind in (".csv", ".tsv") and not isinstance(frame.index, pd.RangeIndex):  # pandas made the surplus an index
+        raise WorkbookError(
+            f"{path}, line 2: more cells than the header has columns: quote texts that hold the separator."
+        )
     if frame.empty:
         raise WorkbookError(f"{path} has no rows: it needs one passage a row.")
     columns = list(frame.columns)
     if text is not None and text not in columns:
-        raise WorkbookError(f"{path}: missing column {text!r} (found {', '.join(map(str, columns))}).")
+        raise WorkbookError(
+            f"{path}: missing column {text!r} (found {', '.join(map(str, columns))}): name one of these."
+        )
     column = text or _obvious(columns, frame, path)
     id_column = next((c for c in columns if str(c).lower() in ID_COLUMNS), None)
+    if id_column is not None and frame[id_column].isna().any():
+        row = int(frame[id_column].isna().to_numpy().argmax()) + 1
+        raise WorkbookError(f"{path}, row {row}: the id is missing: give every row its own {id_column}.")
     ids = [str(i) for i in (frame[id_column] if id_column is not None else range(1, len(frame) + 1))]
     seen: set[str] = set()
     for row, key in enumerate(ids, 1):
         if key in seen:
             raise WorkbookError(f"{path}, row {row}: the id {key!r} stands there twice: give every row its own id.")
         seen.add(key)
-    return {key: "" if pd.isna(value) else str(value).strip() for key, value in zip(ids, frame[column], strict=True)}
+    for row, value in enumerate(frame[column], 1):
+        if pd.api.types.is_list_like(value):
+            raise WorkbookError(f"{path}, row {row}: {column} holds a list or an object: make it one text a row.")
+    values = ("" if pd.isna(value) else str(value).strip() for value in frame[column])
+    return dict(zip(ids, values, strict=True))

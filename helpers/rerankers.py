@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers.embedding import VectorCache, encode
 from helpers.models import model_key
-from helpers.retrievers import Retriever, Run, top_k
+from helpers.retrievers import Retriever, Run, fuse, top_k
 
 
 class Reranker(ABC):
@@ -32,7 +32,10 @@ class Reranker(ABC):
         best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
         self.prepare([corpus[d] for docs in best.values() for d in docs])
         reranked: Run = {}
-        for qid, docs in tqdm(best.items(), desc=f"Reranking ({self.name})", unit="query", leave=False):
+        many = len(best) >= 10  # a bar for one query would only flicker
+        for qid, docs in (
+            tqdm(best.items(), desc=f"Reranking ({self.name})", unit="query", leave=False) if many else best.items()
+        ):
             reranked[qid] = top_k(docs, self.score(queries[qid], [corpus[d] for d in docs]), k) if docs else {}
         return reranked
 
@@ -76,11 +79,14 @@ class CrossEncoderReranker(Reranker):
 class TwoStage(Retriever):
     """A retriever whose best ``depth`` passages a reranker puts in order; what is deeper keeps its place below.
 
-    Scores are the reranker's; passages below ``depth`` get scores under the lowest of them, in their old order.
+    ``weight`` in [0, 1] mixes the reranker's scores with the first stage's by ``fuse``; 1 is the reranker alone, whose
+    scores are then kept. Passages below ``depth`` get scores under the lowest of them, in their old order.
     """
 
-    def __init__(self, first: Retriever, reranker: Reranker, depth: int = 50, name: str | None = None):
-        self.first, self.reranker, self.depth = first, reranker, depth
+    def __init__(
+        self, first: Retriever, reranker: Reranker, depth: int = 50, weight: float = 1.0, name: str | None = None
+    ):
+        self.first, self.reranker, self.depth, self.weight = first, reranker, depth, weight
         self.name = name or f"{first.name} → {reranker.name}"
         self.usd_per_1000_queries = first.usd_per_1000_queries + reranker.usd_per_1000_queries
 
@@ -97,6 +103,9 @@ class TwoStage(Retriever):
 
     def _second_stage(self, queries: Mapping[str, str], run: Run, k: int) -> Run:
         final = self.reranker.rerank(queries, run, self.corpus, self.depth)
+        if self.weight < 1:
+            best = {qid: {d: run[qid][d] for d in docs} for qid, docs in final.items()}
+            final = fuse(best, final, self.weight, self.depth)
         for qid, docs in run.items():
             floor = min(final[qid].values(), default=0.0)
             rest = [d for d in docs if d not in final[qid]]

@@ -72,11 +72,14 @@ class BM25(Retriever):
         self.name, self.engine = "BM25", engine
 
     def index(self, corpus: Mapping[str, str]) -> "BM25":
+        if not corpus:
+            raise WorkbookError("The collection has no passages: there is nothing to index.")
         self.ids = list(corpus)
         tokens = [tokenize(text) or [""] for text in corpus.values()]
         self.chosen = self.engine or ("bm25s" if len(corpus) > FAST_BM25_ABOVE else "rank-bm25")
         if self.chosen == "bm25s":
-            self.bm25 = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+            # rank-bm25's formula: "atire" is the weight with the factor k1 + 1, which bm25s's "lucene" leaves out
+            self.bm25 = bm25s.BM25(method="atire", idf_method="lucene", k1=1.5, b=0.75)
             self.bm25.index(tokens, show_progress=False)
         elif self.chosen == "rank-bm25":
             self.bm25 = LuceneBM25(tokens, k1=1.5, b=0.75)
@@ -85,7 +88,10 @@ class BM25(Retriever):
         return self
 
     def search(self, text: str, k: int) -> dict[str, float]:
-        scores = np.asarray(self.bm25.get_scores(tokenize(text) or [""]), dtype=float)
+        words = tokenize(text)
+        if not words:
+            return {}
+        scores = np.asarray(self.bm25.get_scores(words), dtype=float)
         hits = np.flatnonzero(scores > 0)
         if len(hits) > k:  # keep all that tie with the k-th, so that ids and not positions break the tie
             hits = hits[scores[hits] >= np.partition(scores[hits], -k)[-k]]
@@ -106,7 +112,8 @@ class Dense(Retriever):
         if not corpus:
             raise WorkbookError("The collection has no passages: there is nothing to index.")
         db = lancedb.connect(self.folder)
-        ids, texts = list(corpus), list(corpus.values())
+        ids = sorted(corpus)  # LanceDB puts equal distances in the order of the rows
+        texts = [corpus[i] for i in ids]
         name = f"passages_{fingerprint(self.embedder.key, ids, texts)}"
         if name not in db.list_tables(limit=10_000).tables:
             vectors = embed_cached(self.embedder, texts, "document", self.folder)
@@ -159,7 +166,8 @@ class Hybrid(Retriever):
 
     def _search(self, text: str, vector: np.ndarray, k: int) -> dict[str, float]:
         query = self.dense.table.search(query_type="hybrid").vector(vector).text(MatchQuery(text, "text"))
-        hits = query.distance_type("dot").rerank(self.reranker).limit(k).to_arrow()
+        # Both lists at least 100 deep, so that the fused order does not depend on k.
+        hits = query.distance_type("dot").rerank(self.reranker).limit(max(k, 100)).to_arrow()
         return top_k(hits["id"].to_pylist(), hits["_relevance_score"].to_pylist(), k)
 
     def search(self, text: str, k: int) -> dict[str, float]:
@@ -173,7 +181,7 @@ class Hybrid(Retriever):
 def fuse(first: Run, second: Run, weight: float, k: int = 100) -> Run:
     """Weighted fusion of two runs: weight × second + (1 − weight) × first, each query's scores scaled to [0, 1].
 
-    A passage that one run does not have gets that run's 0. ``weight`` in [0, 1] is chosen on dev.
+    A passage or query that one run does not have gets that run's 0. ``weight`` in [0, 1] is chosen on dev.
     Source: Bruch, Gai and Ingber, An Analysis of Fusion Functions for Hybrid Retrieval, TOIS 2023.
     """
     if not 0 <= weight <= 1:
@@ -184,8 +192,8 @@ def fuse(first: Run, second: Run, weight: float, k: int = 100) -> Run:
         return {d: (s - low) / (high - low) if high > low else 1.0 for d, s in scores.items()}
 
     fused: Run = {}
-    for qid in first:
-        a, b = scaled(first[qid]), scaled(second.get(qid, {}))
+    for qid in first | second:
+        a, b = scaled(first.get(qid, {})), scaled(second.get(qid, {}))
         docs = list(a | b)
         fused[qid] = top_k(docs, [(1 - weight) * a.get(d, 0.0) + weight * b.get(d, 0.0) for d in docs], k)
     return fused

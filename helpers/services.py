@@ -19,8 +19,9 @@ from helpers.store import DATA, WorkbookError, fingerprint
 
 RETRIES = 6  # the SDKs wait longer each time, or as long as the service asks, on 408, 409, 429 and 5xx
 OPENAI_INPUTS, OPENAI_REQUEST_TOKENS = 2048, 250_000  # a request takes 300,000 tokens; the estimate wants a margin
-MAX_BYTES = 24_000  # of one text: below OpenAI's 8,192 tokens in any language
+MAX_BYTES = 24_000  # of one text: below OpenAI's 8,192 tokens in all but rare scripts
 COHERE_INPUTS = 96
+WIDTHS = {"text-embedding-3-large": 3072}  # of OpenAI's models; another server's: OPENAI_EMBEDDING_WIDTH
 TOKENS_PER_QUERY = 20  # to price a query before it is known
 
 Answer = TypeVar("Answer")
@@ -58,6 +59,11 @@ def _ask(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
         raise WorkbookError(
             f"{service} cannot be reached ({type(error).__name__}): check the network, or unset {setting}."
         ) from None
+    except (AttributeError, TypeError, ValueError) as error:  # a web page for an answer, a key no header can hold
+        raise WorkbookError(
+            f"{service} cannot be asked, or its answer cannot be read ({type(error).__name__}): check {setting} and the "
+            f"service's address (OPENAI_BASE_URL, CO_API_URL), or unset {setting}."
+        ) from None
     except Exception as error:
         if type(error).__module__.startswith(("httpx", "httpcore")):
             raise WorkbookError(
@@ -67,9 +73,12 @@ def _ask(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
 
 
 def _failed(service: str, status: int | None, setting: str) -> WorkbookError:
-    what = {429: "is asked too much", 400: "does not accept the request", 404: "does not know the model"}.get(
-        status or 0, "failed"
-    )
+    what = {
+        429: "is asked too much",
+        400: "does not accept the request",
+        404: "does not know the model or the address",
+        200: "gave an answer that cannot be read",
+    }.get(status or 0, "failed")
     return WorkbookError(
         f"{service} {what} (HTTP {status}) after {RETRIES} retries where they help: run again later — what came "
         f"back so far is kept — or unset {setting}."
@@ -95,15 +104,22 @@ def _request_batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _unit(vectors: list[list[float]]) -> np.ndarray:
-    array = np.asarray(vectors, dtype=np.float32)
+def _unit(vectors: list[list[float]], texts: int, width: int, service: str) -> np.ndarray:
+    widths = {len(v) for v in vectors}
+    if len(vectors) != texts or widths - {width}:
+        raise WorkbookError(
+            f"{service} gave {len(vectors)} vectors of width {sorted(widths)} for {texts} texts, expected width {width}: "
+            f"pass {service}Embedder(model, width) as the model's page says."
+        )
+    array = np.array(vectors, dtype=np.float32).reshape(texts, width)
     return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
 
 
 class OpenAIEmbedder:
     """Embeddings of an OpenAI-compatible service; reads OPENAI_API_KEY and OPENAI_BASE_URL when it is made."""
 
-    def __init__(self, model: str = "text-embedding-3-small", width: int = 1536):
+    def __init__(self, model: str = "text-embedding-3-small", width: int | None = None):
+        width = width or int(os.environ.get("OPENAI_EMBEDDING_WIDTH") or WIDTHS.get(model, 1536))
         if not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
             raise WorkbookError("Neither OPENAI_API_KEY nor OPENAI_BASE_URL is set: set one to use OpenAI embeddings.")
         self.model, self.width, self.name = model, width, model
@@ -115,17 +131,13 @@ class OpenAIEmbedder:
         """float32 of shape (texts, width), unit length; the task makes no difference to OpenAI's models."""
         vectors: list[list[float]] = []
         for batch in _request_batches([_clip(t) for t in texts]):
-            answer = _ask(
-                "OpenAI", "OPENAI_API_KEY", lambda b=batch: self.client.embeddings.create(model=self.model, input=b)
+            items = _ask(
+                "OpenAI",
+                "OPENAI_API_KEY",
+                lambda b=batch: self.client.embeddings.create(model=self.model, input=b).data,
             )
-            vectors += [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
-        found = _unit(vectors)
-        if found.shape != (len(texts), self.width):
-            raise WorkbookError(
-                f"OpenAI gave vectors of shape {found.shape} for {len(texts)} texts and {self.model}, expected width "
-                f"{self.width}: pass OpenAIEmbedder(model, width) as the model's page says."
-            )
-        return found
+            vectors += [item.embedding for item in sorted(items, key=lambda item: item.index)]
+        return _unit(vectors, len(texts), self.width, "OpenAI")
 
 
 class CohereEmbedder:
@@ -143,16 +155,15 @@ class CohereEmbedder:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), COHERE_INPUTS):
             batch = [_clip(t) for t in texts[start : start + COHERE_INPUTS]]
-            answer = _ask(
+            vectors += _ask(
                 "Cohere",
                 "CO_API_KEY",
-                lambda b=batch: self.client.embed(
+                lambda b=batch: list(self.client.embed(
                     model=self.model, texts=b, input_type=kind, embedding_types=["float"], output_dimension=self.width,
                     request_options={"max_retries": RETRIES},
-                ),
+                ).embeddings.float_),
             )  # fmt: skip
-            vectors += answer.embeddings.float_
-        return _unit(vectors)
+        return _unit(vectors, len(texts), self.width, "Cohere")
 
 
 def cohere_client() -> cohere.ClientV2:
@@ -191,15 +202,15 @@ class CohereReranker(Reranker):
         if key not in self._known:
             time.sleep(max(0.0, self._last + self.seconds_between - time.monotonic()))
             self._last = time.monotonic()
-            answer = _ask(
+            results = _ask(
                 "Cohere",
                 "CO_API_KEY",
-                lambda: self.client.rerank(
+                lambda: list(self.client.rerank(
                     model=self.model, query=query, documents=[_clip(p) for p in passages], request_options={"max_retries": RETRIES}
-                ),
+                ).results),
             )  # fmt: skip
             scores = [0.0] * len(passages)
-            for result in answer.results:
+            for result in results:
                 scores[result.index] = result.relevance_score
             self._known[key] = scores
             self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,32 @@
+"""Every test has its own build folder and none of a person's settings."""
+
+import pytest
+
+from helpers.collection import Collection, open_collection
+
+SETTINGS = (
+    "COLLECTION",
+    "TEXT_COLUMN",
+    "ENCODER_MODEL",
+    "RERANKER_MODEL",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "CO_API_KEY",
+    "CO_API_URL",
+    "CO_REQUESTS_PER_MINUTE",
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path))
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def pydocs_collection(tmp_path_factory) -> Collection:
+    """The default collection, read once; tests must not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBOOK_BUILD", str(tmp_path_factory.mktemp("pydocs")))
+        return open_collection("pydocs")

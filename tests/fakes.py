@@ -1,0 +1,36 @@
+"""Stand-ins for models, quick and the same everywhere."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class FakeEmbedder:
+    """A text's vector is the sum of one random vector a word, scaled to unit length.
+
+    Texts that share words are close; ``embedded`` holds every text that was asked for, in order.
+    """
+
+    def __init__(self, name: str = "fake", width: int = 32):
+        self.name, self.width, self.key = name, width, f"{name}{width}"
+        self.embedded: list[str] = []
+
+    def embed(self, texts: Sequence[str], task: str) -> np.ndarray:
+        self.embedded += texts
+        return np.array([self._vector(text) for text in texts], dtype=np.float32).reshape(len(texts), self.width)
+
+    def _vector(self, text: str) -> np.ndarray:
+        words = sorted(text.lower().split()) or [""]
+        seeds = [int.from_bytes(hashlib.sha256(f"{self.name} {word}".encode()).digest()[:8], "big") for word in words]
+        vector = sum(np.random.default_rng(seed).standard_normal(self.width) for seed in seeds)
+        return vector / np.linalg.norm(vector)
+
+
+def random_texts(n: int, seed: int = 0, words: int = 40, length: int = 12) -> list[str]:
+    """Texts of 1 to ``length`` made-up words, some of them frequent and most of them rare, as in a language."""
+    rng = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, words + 1)
+    vocabulary = [f"{a}{b}{c}" for a in "bdfgk" for b in "aou" for c in "lmnprt"][:words]
+    lengths = rng.integers(1, length + 1, size=n)
+    return [" ".join(rng.choice(vocabulary, size=size, p=shares / shares.sum())) for size in lengths]

@@ -1,0 +1,182 @@
+"""Second-stage ranking: what is reordered, what keeps its place, and what is computed once."""
+
+import numpy as np
+import pytest
+from fakes import FakeEmbedder, random_texts
+
+from helpers import models
+from helpers.embedding import encode
+from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage
+from helpers.retrievers import Dense, Retriever, fuse
+from helpers.store import WorkbookError
+
+CORPUS = {"a": "one", "b": "three", "c": "two", "d": "eleven", "e": "seven", "f": "sixteen"}
+
+
+class LengthReranker(Reranker):
+    """The longer a passage, the higher its score."""
+
+    name = "length"
+    usd_per_1000_queries = 2.0
+
+    def __init__(self):
+        self.prepared: list[str] = []
+
+    def prepare(self, passages):
+        self.prepared += passages
+
+    def score(self, query, passages):
+        return np.array([len(passage) for passage in passages], dtype=np.float32)
+
+
+class FixedRetriever(Retriever):
+    """Gives the same scores for every query."""
+
+    name = "fixed"
+    usd_per_1000_queries = 0.5
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def index(self, corpus):
+        return self
+
+    def search(self, text, k):
+        return dict(list(self.scores.items())[:k])
+
+
+FIRST = {"a": 6.0, "b": 5.0, "c": 4.0, "d": 3.0, "e": 2.0, "f": 1.0}
+
+
+def test_rerank_orders_by_score_with_ties_by_id():
+    run = LengthReranker().rerank({"q": "?"}, {"q": FIRST}, CORPUS, k=6)
+    assert list(run["q"].items()) == [("f", 7.0), ("d", 6.0), ("b", 5.0), ("e", 5.0), ("a", 3.0), ("c", 3.0)]
+
+
+def test_rerank_leaves_out_what_is_below_k_and_does_not_prepare_it():
+    reranker = LengthReranker()
+    run = reranker.rerank({"q": "?"}, {"q": dict(reversed(FIRST.items()))}, CORPUS, k=3)
+    assert list(run["q"]) == ["b", "a", "c"]
+    assert reranker.prepared == ["one", "three", "two"]
+
+
+def test_rerank_takes_the_lower_id_where_a_tie_straddles_k():
+    run = LengthReranker().rerank({"q": "?"}, {"q": {"e": 1.0, "b": 1.0, "a": 2.0}}, CORPUS, k=2)
+    assert list(run["q"]) == ["b", "a"]
+
+
+def test_rerank_of_a_query_without_passages_is_empty():
+    assert LengthReranker().rerank({"q": "?"}, {"q": {}}, CORPUS) == {"q": {}}
+
+
+def test_two_stages_keep_what_is_deeper_in_the_old_order_below():
+    two = TwoStage(FixedRetriever(FIRST), LengthReranker(), depth=4).index(CORPUS)
+    found = two.search("?", 6)
+    assert list(found) == ["d", "b", "a", "c", "e", "f"]
+    assert list(found.values())[:4] == [6.0, 5.0, 3.0, 3.0]
+    assert 3.0 > found["e"] > found["f"]
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 5, 100])
+def test_two_stages_rerank_to_their_depth_however_few_are_wanted(k):
+    two = TwoStage(FixedRetriever(FIRST), LengthReranker(), depth=4).index(CORPUS)
+    assert list(two.search("?", k)) == ["d", "b", "a", "c", "e", "f"][:k]
+    assert two.retrieve({"q": "?"}, k) == {"q": two.search("?", k)}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_two_stages_with_a_weight_fuse_both_stages_scores(weight):
+    two = TwoStage(FixedRetriever(FIRST), LengthReranker(), depth=4, weight=weight).index(CORPUS)
+    best = {d: FIRST[d] for d in "abcd"}
+    reranked = {d: float(len(CORPUS[d])) for d in "abcd"}
+    expected = fuse({"q": best}, {"q": reranked}, weight)["q"]
+    found = two.search("?", 6)
+    assert list(found) == [*expected, "e", "f"]
+    if weight < 1:
+        assert {d: found[d] for d in expected} == pytest.approx(expected)
+
+
+def test_two_stages_cost_what_both_cost_and_are_named_after_both():
+    two = TwoStage(FixedRetriever(FIRST), LengthReranker())
+    assert (two.usd_per_1000_queries, two.name) == (2.5, "fixed → length")
+
+
+class StubCrossEncoder:
+    """Has the method of a CrossEncoder that is used: pairs in, one number a pair out."""
+
+    def predict(self, pairs, **options):
+        return np.array([len(query) * 100 + len(passage) for query, passage in pairs], dtype=np.float32)
+
+
+def test_cross_encoder_reads_query_and_passage_together():
+    reranker = CrossEncoderReranker(StubCrossEncoder())
+    assert reranker.score("??", ["one", "three"]).tolist() == [203, 205]
+    assert list(reranker.rerank({"q": "?"}, {"q": FIRST}, CORPUS, k=2)["q"].items()) == [("b", 105.0), ("a", 103.0)]
+
+
+@pytest.fixture(scope="module")
+def late_model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ENCODER_MODEL", raising=False)
+        return models.load_late_interaction()
+
+
+@pytest.fixture
+def encoded(late_model, monkeypatch):
+    """The passages the late-interaction model encoded, in order."""
+    passages = []
+    original = late_model.encode_document
+
+    def counted(texts, **options):
+        passages.extend(texts)
+        return original(texts, **options)
+
+    monkeypatch.setattr(late_model, "encode_document", counted)
+    return passages
+
+
+PASSAGES = {f"d{i}": text for i, text in enumerate(random_texts(12, seed=5))} | {
+    "weather": "It is sunny and warm outside today.",
+    "stadium": "He drove to the stadium to see the match.",
+    "twin": "He drove to the stadium to see the match.",
+}
+ASKED = {"q1": "how is the weather", "q2": "who went to the football match"}
+
+
+def test_late_interaction_equals_maxsim_by_numpy(late_model, tmp_path):
+    reranker = LateInteraction(late_model, tmp_path)
+    documents = encode(late_model, list(PASSAGES.values()), "document")
+    for text in ASKED.values():
+        query = encode(late_model, [text], "query")[0]
+        expected = [(query @ tokens.T).max(axis=1).mean() for tokens in documents]
+        # Passages are kept in half precision: about three decimals.
+        np.testing.assert_allclose(reranker.score(text, list(PASSAGES.values())), expected, atol=1e-3)
+
+
+def test_late_interaction_puts_the_right_passage_first_and_twins_by_id(late_model, tmp_path):
+    run = {q: dict.fromkeys(PASSAGES, 0.0) for q in ASKED}
+    reranked = LateInteraction(late_model, tmp_path).rerank(ASKED, run, PASSAGES, k=20)
+    assert next(iter(reranked["q1"])) == "weather"
+    assert list(reranked["q2"])[:2] == ["stadium", "twin"]
+
+
+def test_late_interaction_encodes_each_passage_once(late_model, tmp_path, encoded):
+    reranker = LateInteraction(late_model, tmp_path)
+    run = {q: dict.fromkeys(PASSAGES, 0.0) for q in ASKED}
+    first = reranker.rerank(ASKED, run, PASSAGES, k=20)
+    assert sorted(encoded) == sorted(set(PASSAGES.values()))
+    assert reranker.rerank(ASKED, run, PASSAGES, k=20) == first
+    assert LateInteraction(late_model, tmp_path).rerank(ASKED, run, PASSAGES, k=20) == first
+    assert len(encoded) == len(set(PASSAGES.values()))
+
+
+def test_two_stages_with_late_interaction_search_as_they_retrieve(late_model, tmp_path):
+    two = TwoStage(Dense(FakeEmbedder(), tmp_path), LateInteraction(late_model, tmp_path), depth=6).index(PASSAGES)
+    run = two.retrieve(ASKED, 10)
+    for q, text in ASKED.items():
+        assert list(run[q]) == list(two.search(text, 10))
+
+
+def test_two_stages_refuse_a_weight_out_of_range():
+    with pytest.raises(WorkbookError, match="between 0 and 1"):
+        TwoStage(FixedRetriever(FIRST), LengthReranker(), weight=-1).index(CORPUS).search("?", 3)
