@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 COLORS = [
     "#2f6db5",
@@ -30,6 +30,10 @@ def _figure(width: float, height: float):
     return figure, axes
 
 
+def _title(axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
+
+
 def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     """nDCG@10 of each system with its 95 % interval, best on top; ``board`` has the scoreboard's columns."""
     rows = board.sort_values("ndcg@10").reset_index(drop=True)
@@ -45,7 +49,7 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     )
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(rows) - 0.2)
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -54,8 +58,8 @@ def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
     rows = table.sort_values("difference")
     figure, axes = _figure(8, 1.2 + 0.42 * len(rows))
     colors = [
-        COLORS[2] if low > 0 else COLORS[1] if high < 0 else COLORS[6]
-        for low, high in zip(rows["low"], rows["high"], strict=True)
+        COLORS[6] if p >= 0.05 else COLORS[2] if difference > 0 else COLORS[1]
+        for p, difference in zip(rows["p"], rows["difference"], strict=True)
     ]
     positions = np.arange(len(rows))
     axes.axvline(0, color="black", linewidth=1)
@@ -64,10 +68,10 @@ def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
     axes.set(
         yticks=positions,
         yticklabels=rows.index,
-        xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey bars reach 0)",
+        xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)",
     )
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -85,7 +89,7 @@ def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figu
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="k: passages looked at (log scale)", ylabel="recall@k: right passages found", ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -100,7 +104,7 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
     axes.set_ylim(0, 1.25 * float(np.nanmax(table.to_numpy())))
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, ncols=min(4, len(table.columns)), loc="upper left")
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -122,11 +126,13 @@ def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
             row["ms_per_query"], row["ndcg@10"], s=70, color=color, marker=MARKERS[i % 8], label=row["system"], zorder=3
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -140,7 +146,7 @@ def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -
     axes.set_xticklabels([str(i + 1) for i in range(len(labels))])
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="cosine similarity")
-    axes.set_title(title)
+    _title(axes, title)
     return figure
 
 
@@ -159,5 +165,5 @@ def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, s
     )
     axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
     axes.set_ylim(0, 1.15 * max(means.values()))
-    axes.set_title(title)
+    _title(axes, title)
     return figure

@@ -1,0 +1,103 @@
+"""``make bench``: ratios from one run, ours beside the plain library call; absolute times are this machine's."""
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from sentence_transformers import SentenceTransformer
+
+from helpers.collection import open_collection
+from helpers.embedding import encode
+from helpers.models import load_encoder, packaged_encoder
+from helpers.retrievers import BM25
+
+ROUNDS = 3
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    gc.collect()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def paired(plain: Callable, ours: Callable) -> tuple[float, float, float]:
+    """Median seconds of each, taken in turn, and the median of the ratios plain / ours."""
+    pairs = [(seconds(plain), seconds(ours)) for _ in range(ROUNDS)]
+    return (
+        statistics.median(p for p, _ in pairs),
+        statistics.median(o for _, o in pairs),
+        statistics.median(p / o for p, o in pairs),
+    )
+
+
+def bench_encoding(texts: list[str]) -> None:
+    """The same texts by ``SentenceTransformer.encode`` with its defaults, and in our batches of like length."""
+    encoder, plain = load_encoder(), SentenceTransformer(str(packaged_encoder()))
+    plain.encode(texts[:32])
+    encode(encoder, texts[:32])
+    a, b, ratio = paired(lambda: plain.encode(texts, show_progress_bar=False), lambda: encode(encoder, texts))
+    same = np.allclose(plain.encode(texts[:200]), np.array(encode(encoder, texts[:200])), atol=1e-5)
+    print(
+        f"encoding {len(texts)} passages: plain {a:.1f} s, ours {b:.1f} s, ours is {ratio:.2f} times as fast (same vectors: {same})"
+    )
+
+
+def synthetic(texts: list[str], n: int, rng: np.random.Generator) -> list[str]:
+    """n passages with the words of real ones, shuffled together in pairs."""
+    words = [t.split() for t in texts]
+    picks = rng.integers(0, len(words), size=(n, 2))
+    return [" ".join(rng.permutation(words[i] + words[j])[: len(words[i])]) for i, j in picks]
+
+
+def bench_search(texts: list[str], queries: list[str], sizes: tuple[int, ...]) -> None:
+    """Milliseconds a query, and how they grow, for dense search and three BM25 engines."""
+    rng = np.random.default_rng(0)
+    table: dict[str, list[float]] = {}
+    for size in sizes:
+        passages = texts[:size] if size <= len(texts) else synthetic(texts, size, rng)
+        corpus = {f"d{i}": text for i, text in enumerate(passages)}
+        vectors = rng.normal(size=(size, 384)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        with tempfile.TemporaryDirectory() as folder:
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 384)
+            rows = pa.table({"id": list(corpus), "text": passages, "vector": column})
+            dense = lancedb.connect(Path(folder)).create_table("t", rows)
+            dense.create_index("text", config=lancedb.index.FTS())
+            engines = {
+                "LanceDB dense, exact": lambda q, t=dense, v=vectors: t.search(v[len(q)]).limit(10).to_arrow(),
+                "LanceDB full text": lambda q, t=dense: (
+                    t.search(lancedb.query.MatchQuery(q, "text")).limit(10).to_arrow()
+                ),
+            }
+            for engine in ("rank-bm25", "bm25s"):
+                index = BM25(engine).index(corpus)
+                engines[f"BM25 by {engine}"] = lambda q, i=index: i.search(q, 10)
+            for name, search in engines.items():
+                search(queries[0])
+                took = [seconds(lambda q=q, s=search: s(q)) * 1000 for q in queries[:20]]
+                table.setdefault(name, []).append(statistics.median(took))
+    print(f"\nms a query{'':<14}" + "".join(f"{size:>12,}" for size in sizes) + f"{'growth':>12}")
+    for name, took in table.items():
+        print(f"{name:<24}" + "".join(f"{ms:>12.2f}" for ms in took) + f"{took[-1] / took[0]:>11.1f}x")
+    a, b = table["BM25 by rank-bm25"], table["BM25 by bm25s"]
+    print("\nrank-bm25 / bm25s: " + ", ".join(f"{x / y:.1f} at {s:,}" for s, x, y in zip(sizes, a, b, strict=True)))
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    collection = open_collection("pydocs")
+    texts, queries = list(collection.corpus.values()), list(collection.queries.values())
+    bench_encoding(texts[:800])
+    bench_search(texts, queries, (3_000, 20_000, 100_000))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Every notebook in notebooks/, found by glob: its form, its outputs, its exercises."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers import exercises
+from helpers.store import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
+MACHINE_PATH = re.compile(r"/(home|Users|root|work|tmp|private)/\w|[A-Z]:\\\\")
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def code_cells(notebook: dict) -> list[dict]:
+    return [c for c in notebook["cells"] if c["cell_type"] == "code" and source(c).strip()]
+
+
+def outputs(notebook: dict) -> list[str]:
+    return [json.dumps(o, ensure_ascii=False) for c in code_cells(notebook) for o in c["outputs"]]
+
+
+def text_of(output: dict) -> str:
+    return "".join(output.get("text", "")) + "".join(output.get("data", {}).get("text/plain", ""))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+def notebook(request) -> dict:
+    return load(request.param)
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) >= 2
+
+
+def test_it_opens_with_what_you_will_do_learn_and_need(notebook):
+    opening = source(notebook["cells"][0])
+    assert opening.startswith("# ")
+    for heading in ("**What you will do.**", "**What you will learn.**", "**What you need.**"):
+        assert heading in opening
+    assert re.search(r"minutes?", opening)
+
+
+def test_it_closes_with_what_we_did_and_what_to_do_on_monday(notebook):
+    closing = source(notebook["cells"][-1])
+    assert "## In this notebook we" in closing
+    assert "**On Monday at work:**" in closing
+
+
+def test_it_was_executed_top_to_bottom_in_a_fresh_kernel(notebook):
+    counts = [c["execution_count"] for c in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_output_shows_an_error_a_warning_or_a_path_of_one_machine(notebook):
+    for cell in code_cells(notebook):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr"
+            shown = text_of(output)
+            assert "Warning" not in shown
+            assert not MACHINE_PATH.search(shown)
+
+
+def test_no_key_is_shown(notebook):
+    for output in outputs(notebook):
+        assert not re.search(r"\bsk-[A-Za-z0-9_-]{10,}", output)
+
+
+def test_code_cells_are_short_and_most_are_very_short(notebook):
+    lengths = sorted(len([line for line in source(c).splitlines() if line.strip()]) for c in code_cells(notebook))
+    assert lengths[-1] <= 20
+    assert lengths[len(lengths) // 2] <= 8
+
+
+def test_every_code_cell_is_introduced_or_discussed(notebook):
+    """No run of more than three code cells without a word in between."""
+    run = 0
+    for cell in notebook["cells"]:
+        run = run + 1 if cell["cell_type"] == "code" else 0
+        assert run <= 3
+
+
+def test_its_metadata_names_no_machine(notebook):
+    assert notebook["metadata"] == {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+
+
+def test_prose_types_in_no_result(notebook):
+    """Scores with three decimals are computed and printed, never typed; only the meaning of 1.000 is explained."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            assert set(re.findall(r"\b[01]\.\d{3}\b", source(cell))) <= {"1.000"}
+
+
+def exercises_of(notebook: dict) -> list[tuple[str, str, str]]:
+    """(number, the check's cell, the folded solution) of each exercise."""
+    found = []
+    cells = notebook["cells"]
+    for i, cell in enumerate(cells):
+        if "exercise" in cell["metadata"].get("tags", []):
+            before, check, after = source(cells[i - 1]), source(cells[i + 1]), source(cells[i + 2])
+            number = re.findall(r"\*\*Exercise (\d\d\.\d+)\*\* \((?:easy|medium|hard), \d+ minutes?\)", before)[-1]
+            assert "<summary>Hint</summary>" in after
+            solution = after.split("<summary>Solution</summary>")[1].split("</details>")[0]
+            found.append((number, check, re.search(r"```python\n(.*?)```", solution, re.S)[1]))
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_each_exercise_has_difficulty_minutes_hint_solution_and_check(path):
+    found = exercises_of(load(path))
+    assert found, "a notebook without an exercise"
+    assert [number for number, _, _ in found] == [f"{path.stem[:2]}.{i}" for i in range(1, len(found) + 1)]
+    assert all("check_" in check for _, check, _ in found)
+
+
+def checked(number: str, given: str, capsys, pydocs_collection) -> str:
+    """What the notebook's check prints for a solution's code, run where the notebook would run it."""
+    from helpers.evaluation import per_query
+
+    qrels = {"q1": {"a": 1}, "q2": {"b": 2}, "q3": {"c": 1}, "q4": {"d": 1}}
+    good = {q: {next(iter(docs)): 2.0, "z": 1.0} for q, docs in qrels.items()}
+    bad = {"q1": {"z": 1.0}, "q2": {"z": 2.0, "b": 1.0}, "q3": {"z": 3.0, "y": 2.0, "c": 1.0}, "q4": {"d": 1.0}}
+
+    class Fixed:
+        def __init__(self, run):
+            self.run = run
+
+        def retrieve(self, queries):
+            return self.run
+
+    names = {
+        "per_query": per_query, "exercises": exercises, "collection": pydocs_collection, "dev": {}, "dev_qrels": qrels,
+        "dense": Fixed(good), "hybrid": Fixed(bad), "check_00_passages": exercises.check_00_passages,
+    }  # fmt: skip
+    notebook = next(p for p in NOTEBOOKS if p.stem.startswith(number[:2]))
+    check = {n: c for n, c, _ in exercises_of(load(notebook))}[number]
+    exec(given, names)
+    capsys.readouterr()
+    exec(check, names)
+    return capsys.readouterr().out
+
+
+SOLUTIONS = [(n, solution) for p in NOTEBOOKS for n, _, solution in exercises_of(load(p))]
+
+
+@pytest.mark.parametrize(("number", "solution"), SOLUTIONS, ids=[n for n, _ in SOLUTIONS])
+def test_the_solution_passes_the_check_with_one_line(number, solution, capsys, pydocs_collection):
+    shown = checked(number, solution, capsys, pydocs_collection)
+    assert shown.startswith("✓ ")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong"),
+    [
+        ("00.1", "answer = 7"),
+        (
+            "02.1",
+            "def precision_at(judged, ranking, k): return sum(judged.get(d, 0) > 0 for d in ranking[:k]) / len(ranking)",
+        ),
+        ("02.1", "def precision_at(judged, ranking, k): return None"),
+        ("02.2", "def rrf(rankings, constant): return rankings[0]"),
+        ("02.2", "def rrf(rankings): return []"),
+        ("02.3", "three_losses = ['q4', 'q3', 'q2']"),
+    ],
+)
+def test_a_wrong_answer_fails_with_one_sentence(number, wrong, capsys, pydocs_collection):
+    shown = checked(number, wrong, capsys, pydocs_collection)
+    assert shown.startswith("Not yet: ")
+    assert shown.count("\n") == 1
