@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from helpers.collection import Collection
@@ -32,21 +33,28 @@ def _findings(collection: Collection) -> dict:
     return found if found.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
 
 
-def verdict(collection: Collection, notebook: str, name: str, sentence: str) -> None:
-    """Print a sentence that a cell computed, and keep it for the report; the same name replaces the older one."""
-    found = _findings(collection)
-    found["verdicts"][f"{notebook}/{name}"] = sentence
-    write_text(_file(collection), json.dumps(found, ensure_ascii=False))
-    print(sentence)
+class Findings:
+    """What one notebook adds to a collection's report; the same name replaces what was there."""
 
+    def __init__(self, collection: Collection, notebook: str):
+        self.collection, self.notebook = collection, notebook
 
-def keep_figure(collection: Collection, notebook: str, name: str, figure: Figure, caption: str) -> None:
-    """Keep a figure with its caption for the report; the same name replaces the older one."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    found = _findings(collection)
-    found["figures"][f"{notebook}/{name}"] = [caption, base64.b64encode(picture.getvalue()).decode()]
-    write_text(_file(collection), json.dumps(found, ensure_ascii=False))
+    def _keep(self, kind: str, name: str, value: str | list[str]) -> None:
+        found = _findings(self.collection)
+        found[kind][f"{self.notebook}/{name}"] = value
+        write_text(_file(self.collection), json.dumps(found, ensure_ascii=False))
+
+    def say(self, name: str, sentence: str) -> None:
+        """Print a sentence that a cell computed, a verdict, and keep it."""
+        self._keep("verdicts", name, sentence)
+        print(sentence)
+
+    def show(self, name: str, figure: Figure, caption: str) -> None:
+        """Display a figure and keep it with its caption."""
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        self._keep("figures", name, [caption, base64.b64encode(picture.getvalue()).decode()])
+        display(figure)
 
 
 def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:

@@ -46,7 +46,6 @@ def test_notebooks_come_in_order_and_by_number(own_course):
 
 def test_a_run_executes_into_build_prints_a_line_each_and_writes_the_report(own_course, capsys):
     write_notebook(own_course / "notebooks", "00_a.ipynb", "import os; print(os.environ['COLLECTION'])")
-    assert course.main.__module__ == "helpers.course"
     course.run()
     shown = capsys.readouterr().out
     assert re.search(r"^00_a +\d+ s$", shown, re.M)
@@ -92,9 +91,10 @@ def test_the_report_is_one_page_with_scoreboard_figures_and_verdicts_and_loads_n
     record(TINY, "test", "BM25 <plain>", {"q1": {"a": 1.0}}, "02_baselines", ms=1.5)
     figure = Figure(figsize=(1, 1))
     figure.subplots().plot([1, 2])
-    report.keep_figure(TINY, "02_baselines", "line", figure, "A line & more.")
-    report.verdict(TINY, "02_baselines", "decision", "Keep BM25.")
-    report.verdict(TINY, "02_baselines", "decision", "Keep BM25, really.")
+    findings = report.Findings(TINY, "02_baselines")
+    findings.show("line", figure, "A line & more.")
+    findings.say("decision", "Keep BM25.")
+    findings.say("decision", "Keep BM25, really.")
     page = report.write_report(TINY).read_text(encoding="utf-8")
     assert "BM25 &lt;plain&gt;" in page
     assert "Keep BM25, really." in page
@@ -105,7 +105,7 @@ def test_the_report_is_one_page_with_scoreboard_figures_and_verdicts_and_loads_n
 
 
 def test_findings_of_an_older_collection_are_dropped():
-    report.verdict(TINY, "02_baselines", "decision", "Old news.")
+    report.Findings(TINY, "02_baselines").say("decision", "Old news.")
     newer = Collection("tiny", {"a": "apple pie"}, TINY.queries, {"test": {"q1": {"a": 1}}})
     assert "Old news." not in report.write_report(newer).read_text(encoding="utf-8")
 
