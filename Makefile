@@ -13,13 +13,18 @@ export TOKENIZERS_PARALLELISM := false
 run: setup
 	@$(BIN)/python -m helpers.course run --notebooks "$(NOTEBOOKS)"
 
-test: export TQDM_DISABLE := 1
-test: export COLLECTION :=
+# Tests see neither keys nor other models: what is compared is the default course.
+test check: export TQDM_DISABLE := 1
+test check: export COLLECTION :=
+test check: export ENCODER_MODEL :=
+test check: export RERANKER_MODEL :=
+test check: export OPENAI_API_KEY :=
+test check: export OPENAI_BASE_URL :=
+test check: export CO_API_KEY :=
 test: setup lint
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks
 
-check: export COLLECTION :=
 check: setup lint
 	$(BIN)/pytest tests -m "not slow"
 

@@ -137,8 +137,8 @@ def _open_pydocs() -> Collection:
         write_text(cached, json.dumps(pydocs.read_pydocs(), ensure_ascii=False))
     passages, pages = json.loads(cached.read_text(encoding="utf-8"))
     folder = DATA / "pydocs"
-    queries, info = readers._texts(folder / "queries.jsonl")
-    qrels = {s: readers._qrels(folder / "qrels" / f"{s}.tsv", queries, passages) for s in ("dev", "test")}
+    queries, info = readers.read_texts(folder / "queries.jsonl")
+    qrels = {s: readers.read_qrels(folder / "qrels" / f"{s}.tsv", queries, passages) for s in ("dev", "test")}
     return Collection("pydocs", passages, queries, qrels, pages, info)
 
 

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from helpers.collection import open_collection
 from helpers.evaluation import read_scoreboard
 from helpers.report import format_scoreboard, write_report
-from helpers.store import ROOT, WorkbookError
+from helpers.store import ROOT, WorkbookError, build_dir
 
 CELL_SECONDS = 3600
 
@@ -44,10 +44,8 @@ def execute(path: Path, target: Path, env: dict[str, str]) -> None:
     try:
         client.execute(env=env)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        name, value = (
-            getattr(error, "ename", type(error).__name__),
-            getattr(error, "evalue", str(error).strip().splitlines()[-1]),
-        )
+        name = getattr(error, "ename", type(error).__name__)
+        value = getattr(error, "evalue", str(error).strip().splitlines()[-1])
         raise WorkbookError(f"{path.name} stopped at cell {running[0] + 1}: {name}: {value}") from None
     finally:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +87,11 @@ def refresh(wanted: str = "") -> None:
     """Execute the committed notebooks on the default collection and keep their outputs, free of anything of this machine."""
     env = {**os.environ, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}
     for path in notebooks(wanted):
-        execute(path, path, env)
-        notebook = nbformat.read(path, as_version=4)
+        executed = (
+            build_dir("pydocs") / "notebooks" / path.name
+        )  # a failing notebook leaves the committed one as it was
+        execute(path, executed, env)
+        notebook = nbformat.read(executed, as_version=4)
         notebook.metadata = {
             "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},

@@ -70,7 +70,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
+def read_texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
     """{id: text} and {id: metadata} of a BEIR jsonl file; a title is put before its text."""
     texts: dict[str, str] = {}
     metadata: dict[str, dict] = {}
@@ -90,7 +90,8 @@ def _texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
     return texts, metadata
 
 
-def _qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
+def read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
+    """{query_id: {doc_id: grade}} of a qrels file: query-id, corpus-id, score apart by tabs, more columns ignored."""
     qrels: Qrels = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         row = line.rstrip("\r").split("\t")
@@ -123,16 +124,16 @@ def read_beir(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, Q
     corpus_file, query_file = find(folder, "corpus.jsonl"), find(folder, "queries.jsonl")
     if corpus_file is None:
         raise WorkbookError(f"{folder} has no corpus.jsonl: a BEIR folder needs one, with _id and text on each line.")
-    corpus, _ = _texts(corpus_file)
+    corpus, _ = read_texts(corpus_file)
     if query_file is None:
         return corpus, {}, {}, {}
-    queries, metadata = _texts(query_file)
+    queries, metadata = read_texts(query_file)
     blank = next((q for q, text in queries.items() if not text), None)
     if blank is not None:
         raise WorkbookError(f"{query_file}: the text of query {blank!r} is empty: write it or remove the line.")
     found = (*folder.glob("qrels/*.tsv*"), *folder.glob("qrels.tsv*"))
     files = sorted(p for p in found if kind_of(p) == ".tsv" and not p.name.startswith("."))
-    return corpus, queries, {p.name.split(".")[0]: _qrels(p, queries, corpus) for p in files}, metadata
+    return corpus, queries, {p.name.split(".")[0]: read_qrels(p, queries, corpus) for p in files}, metadata
 
 
 def read_document(path: Path) -> str:

@@ -5,6 +5,7 @@ import html
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from IPython.display import display
@@ -16,7 +17,7 @@ from helpers.store import write_text
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .6rem; text-align: right; }
+table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } th:first-child, td:first-child { text-align: left; }
 figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #4a5568; } .scroll { overflow-x: auto; }
 """
@@ -31,6 +32,11 @@ def _findings(collection: Collection) -> dict:
     path = _file(collection)
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if found.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
+
+
+def _in_order(kept: dict[str, Any]) -> list[Any]:
+    """By notebook, and within a notebook in the order in which they were first found."""
+    return [kept[key] for key in sorted(kept, key=lambda key: key.split("/")[0])]
 
 
 class Findings:
@@ -89,9 +95,9 @@ def write_report(collection: Collection) -> Path:
     if board.empty:
         parts.append("<p>Nothing was scored: the collection has no judged queries yet.</p>")
     if found["verdicts"]:
-        rows = "".join(f"<li>{html.escape(sentence)}</li>" for _, sentence in sorted(found["verdicts"].items()))
+        rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in _in_order(found["verdicts"]))
         parts.append(f"<h2>Verdicts</h2><ul>{rows}</ul>")
-    for _, (caption, picture) in sorted(found["figures"].items()):
+    for caption, picture in _in_order(found["figures"]):
         text = html.escape(caption)
         parts.append(
             f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}</figcaption></figure>'

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder, random_texts
 from lancedb.query import MatchQuery
+from lancedb.rerankers import LinearCombinationReranker
 
 from helpers import retrievers
 from helpers.rerankers import Reranker, TwoStage
@@ -311,3 +312,10 @@ def test_weighted_hybrid_is_the_fusion_of_its_parts(tmp_path):
     hybrid = WeightedHybrid(BM25(), dense(tmp_path), 0.3).index(CORPUS)
     parts = [retriever.retrieve(QUERIES, 20) for retriever in (hybrid.first, hybrid.second)]
     assert hybrid.retrieve(QUERIES, 20) == fuse(*parts, 0.3, 20)
+
+
+def test_hybrid_takes_any_fusion_reranker_of_lancedb(tmp_path):
+    corpus = {"a": "apple tart with cream", "b": "bread and butter", "c": "carrot soup"}
+    hybrid = Hybrid(Dense(FakeEmbedder(), tmp_path), LinearCombinationReranker(weight=0.5), "linear").index(corpus)
+    assert next(iter(hybrid.search("carrot soup", 3))) == "c"
+    assert hybrid.name == "linear"
