@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+import numpy as np
 from chonkie import RecursiveChunker, SemanticChunker, SentenceChunker, TokenChunker
 from chonkie.embeddings import BaseEmbeddings
 from chonkie.tokenizer import Tokenizer as ChonkieTokenizer
-from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from helpers.embedding import encode
+from helpers.embedding import Embedder
 from helpers.models import packaged_encoder
 from helpers.store import WorkbookError
 
@@ -67,22 +67,22 @@ class WordPieces(ChonkieTokenizer):
         return count_tokens(text)
 
 
-class _EncoderForChonkie(BaseEmbeddings):
-    """Our encoder where chonkie expects one of its own."""
+class _EmbedderForChonkie(BaseEmbeddings):
+    """Our embedder where chonkie expects one of its own."""
 
-    def __init__(self, encoder: SentenceTransformer):
+    def __init__(self, embedder: Embedder):
         super().__init__()
-        self.encoder = encoder
+        self.embedder = embedder
 
-    def embed(self, text: str):
+    def embed(self, text: str) -> np.ndarray:
         return self.embed_batch([text])[0]
 
-    def embed_batch(self, texts: Sequence[str]):
-        return encode(self.encoder, texts)
+    def embed_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return list(self.embedder.embed(texts, "document"))
 
     @property
     def dimension(self) -> int:
-        return self.encoder.get_embedding_dimension()
+        return self.embedder.width
 
     def get_tokenizer(self):
         return WordPieces()
@@ -110,12 +110,10 @@ def _structure_aware(title: str, text: str, size: int) -> list[str]:
     return chunks
 
 
-def chunker(
-    method: str, size: int = CHUNK_TOKENS, encoder: SentenceTransformer | None = None
-) -> Callable[[str, str], list[str]]:
+def chunker(method: str, size: int = CHUNK_TOKENS, embedder: Embedder | None = None) -> Callable[[str, str], list[str]]:
     """A function (title, text) → chunk texts of at most about ``size`` tokens. ``method`` is one of METHODS.
 
-    Semantic chunking needs an ``encoder``: it cuts where neighbouring sentences are least alike.
+    Semantic chunking needs an ``embedder``: it cuts where neighbouring sentences are least alike.
     """
     if method == "structure-aware":
         return lambda title, text: _structure_aware(title, text, size)
@@ -126,10 +124,10 @@ def chunker(
     elif method == "recursive":
         inner = RecursiveChunker(tokenizer=WordPieces(), chunk_size=size)
     elif method == "semantic":
-        if encoder is None:
-            raise WorkbookError("Semantic chunking compares sentences: pass an encoder.")
+        if embedder is None:
+            raise WorkbookError("Semantic chunking compares sentences: pass an embedder.")
         inner = SemanticChunker(
-            embedding_model=_EncoderForChonkie(encoder), chunk_size=size, threshold=0.5, similarity_window=1,
+            embedding_model=_EmbedderForChonkie(embedder), chunk_size=size, threshold=0.5, similarity_window=1,
             min_characters_per_sentence=60,
         )  # fmt: skip
     else:
@@ -141,10 +139,10 @@ def chunk_documents(
     documents: Mapping[str, str],
     method: str = "structure-aware",
     size: int = CHUNK_TOKENS,
-    encoder: SentenceTransformer | None = None,
+    embedder: Embedder | None = None,
 ) -> dict[str, str]:
     """``{document_id: text}`` → ``{document_id#n: chunk text}``, in order; empty documents give no chunk."""
-    cut = chunker(method, size, encoder)
+    cut = chunker(method, size, embedder)
     items = documents.items()
     if len(documents) >= 100:
         items = tqdm(items, desc=f"Chunking ({method})", unit="document", leave=False)

@@ -145,8 +145,14 @@ class VectorCache:
         return [by_row[row] for row in rows]
 
 
-def embed_cached(embedder: Embedder, texts: Sequence[str], task: Task, folder: Path) -> np.ndarray:
-    """``embedder.embed`` with the cache in ``folder`` in front: float32 of shape (texts, width)."""
-    cache = VectorCache(folder, embedder.key, embedder.width)
-    cache.add(texts, task, embedder.embed)
-    return np.array(cache.get(texts, task), dtype=np.float32).reshape(len(texts), embedder.width)
+class CachedEmbedder:
+    """An Embedder with the cache in ``folder`` in front of it: a text is embedded once, in this run and the next."""
+
+    def __init__(self, embedder: Embedder, folder: Path):
+        self.name, self.key, self.width = embedder.name, embedder.key, embedder.width
+        self.embedder, self.cache = embedder, VectorCache(folder, embedder.key, embedder.width)
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        """float32 of shape (texts, width), unit length."""
+        self.cache.add(texts, task, self.embedder.embed)
+        return np.array(self.cache.get(texts, task), dtype=np.float32).reshape(len(texts), self.width)

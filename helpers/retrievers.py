@@ -16,7 +16,7 @@ from lancedb.query import MatchQuery
 from lancedb.rerankers import RRFReranker
 from rank_bm25 import BM25Okapi
 
-from helpers.embedding import Embedder, embed_cached
+from helpers.embedding import CachedEmbedder, Embedder
 from helpers.store import WorkbookError, fingerprint
 
 Run = dict[str, dict[str, float]]
@@ -116,7 +116,7 @@ class Dense(Retriever):
         texts = [corpus[i] for i in ids]
         name = f"passages_{fingerprint(self.embedder.key, ids, texts)}"
         if name not in db.list_tables(limit=10_000).tables:
-            vectors = embed_cached(self.embedder, texts, "document", self.folder)
+            vectors = CachedEmbedder(self.embedder, self.folder).embed(texts, "document")
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
             db.create_table(name, pa.table({"id": ids, "text": texts, "vector": column}), exist_ok=True)
         self.table = db.open_table(name)
@@ -138,7 +138,7 @@ class Dense(Retriever):
 
     def query_vectors(self, queries: Mapping[str, str]) -> np.ndarray:
         """Unit vectors of the queries, float32 of shape (queries, width), from the cache where they are there."""
-        return embed_cached(self.embedder, list(queries.values()), "query", self.folder)
+        return CachedEmbedder(self.embedder, self.folder).embed(list(queries.values()), "query")
 
     def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
         if not queries:

@@ -7,6 +7,7 @@ import pytest
 
 from helpers import models
 from helpers.chunking import METHODS, WordPieces, chunk_documents, chunker, count_tokens, document_of
+from helpers.embedding import LocalEmbedder
 from helpers.store import WorkbookError
 
 LOSSLESS = ("fixed size", "sentence", "recursive")
@@ -25,8 +26,8 @@ BANANAS = " ".join(f"Banana number {n} is yellow." for n in range(80))
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    return models.load_encoder(models.PACKAGED)
+def embedder():
+    return LocalEmbedder(models.load_encoder(models.PACKAGED))
 
 
 def black(text: str) -> str:
@@ -35,8 +36,8 @@ def black(text: str) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_chunk_ids_count_from_one_within_their_document(method, encoder):
-    ids = list(chunk_documents(DOCUMENTS, method, size=64, encoder=encoder))
+def test_chunk_ids_count_from_one_within_their_document(method, embedder):
+    ids = list(chunk_documents(DOCUMENTS, method, size=64, embedder=embedder))
     counts = {doc: sum(document_of(i) == doc for i in ids) for doc in DOCUMENTS}
     assert ids == [f"{doc}#{n}" for doc in DOCUMENTS for n in range(1, counts[doc] + 1)]
     assert min(counts.values()) >= 1
@@ -45,19 +46,19 @@ def test_chunk_ids_count_from_one_within_their_document(method, encoder):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("text", ["", "  \n\t\n "])
-def test_a_document_without_text_gives_no_chunk(method, text, encoder):
-    assert chunk_documents({"a": text, "b": "some words"}, method, encoder=encoder).keys() == {"b#1"}
+def test_a_document_without_text_gives_no_chunk(method, text, embedder):
+    assert chunk_documents({"a": text, "b": "some words"}, method, embedder=embedder).keys() == {"b#1"}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_short_document_is_one_chunk(method, encoder):
-    (chunk,) = chunk_documents({"a": "Some words."}, method, encoder=encoder).values()
+def test_a_short_document_is_one_chunk(method, embedder):
+    (chunk,) = chunk_documents({"a": "Some words."}, method, embedder=embedder).values()
     assert chunk == ("a: Some words." if method == "structure-aware" else "Some words.")
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_chunking_twice_gives_the_same(method, encoder):
-    first, second = (chunker(method, 32, encoder)("t", PROSE) for _ in range(2))
+def test_chunking_twice_gives_the_same(method, embedder):
+    first, second = (chunker(method, 32, embedder)("t", PROSE) for _ in range(2))
     assert first == second
 
 
@@ -78,10 +79,10 @@ def test_structure_aware_keeps_all_below_a_heading(body):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [32, 128])
-def test_chunks_keep_to_the_size(method, size, encoder):
+def test_chunks_keep_to_the_size(method, size, embedder):
     # Fixed size cuts within words, and the pieces of a cut word are more than they were together.
     tolerance = 4 if method == "fixed size" else 0
-    cut = chunker(method, size, encoder)
+    cut = chunker(method, size, embedder)
     longest = max(count_tokens(chunk) for chunk in cut("p", PROSE))
     assert size / 2 < longest <= size + tolerance
 
@@ -99,7 +100,7 @@ def test_sentences_are_not_cut():
     assert all(chunk.startswith("Sentence") and chunk.endswith("by.") for chunk in chunks)
 
 
-def test_semantic_cuts_where_the_subject_changes(encoder):
+def test_semantic_cuts_where_the_subject_changes(embedder):
     cats = (
         "My old cat sleeps on the warm sofa for most of the day and half the night. "
         "A cat purrs when somebody it trusts strokes the fur behind its ears. "
@@ -116,7 +117,7 @@ def test_semantic_cuts_where_the_subject_changes(encoder):
         "Analysts expect that company profits and dividends will shrink this quarter. "
         "Traders bought options to protect their stocks against another fall in prices."
     )
-    chunks = chunker("semantic", 256, encoder)("p", cats + stocks)
+    chunks = chunker("semantic", 256, embedder)("p", cats + stocks)
     starts = list(itertools.accumulate((len(black(chunk)) for chunk in chunks), initial=0))
     assert len(black(cats)) in starts
     assert len(chunks) <= 6
@@ -202,12 +203,12 @@ def test_an_unknown_method_is_named_with_those_there_are():
     assert "\n" not in str(error.value)
 
 
-def test_semantic_without_an_encoder_says_what_is_missing():
-    with pytest.raises(WorkbookError, match="pass an encoder"):
+def test_semantic_without_an_embedder_says_what_is_missing():
+    with pytest.raises(WorkbookError, match="pass an embedder"):
         chunk_documents({"a": "b"}, "semantic")
 
 
-def test_methods_differ(encoder):
+def test_methods_differ(embedder):
     text = "\n\n".join(DOCUMENTS[name] for name in ("code.md", "prose.txt", "lines.txt"))
-    cuts = {method: chunker(method, 48, encoder)("t", text) for method in METHODS}
+    cuts = {method: chunker(method, 48, embedder)("t", text) for method in METHODS}
     assert all(cuts[a] != cuts[b] for a, b in itertools.combinations(METHODS, 2))

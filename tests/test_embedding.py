@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeEmbedder, random_texts
 
 from helpers import embedding, models
-from helpers.embedding import LocalEmbedder, VectorCache, batches_by_length, embed_cached, encode
+from helpers.embedding import CachedEmbedder, LocalEmbedder, VectorCache, batches_by_length, encode
 from helpers.store import WorkbookError
 
 
@@ -83,8 +83,8 @@ def test_batches_of_nothing():
 def test_cache_computes_nothing_twice(tmp_path):
     texts = random_texts(300)
     first, second = FakeEmbedder(), FakeEmbedder()
-    made = embed_cached(first, texts, "document", tmp_path)
-    again = embed_cached(second, [*texts[::-1], "something new"], "document", tmp_path)
+    made = CachedEmbedder(first, tmp_path).embed(texts, "document")
+    again = CachedEmbedder(second, tmp_path).embed([*texts[::-1], "something new"], "document")
     assert second.embedded == ["something new"]
     np.testing.assert_array_equal(again[:-1], made[::-1])
     np.testing.assert_allclose(made, FakeEmbedder().embed(texts, "document"), atol=1e-7)
@@ -92,7 +92,7 @@ def test_cache_computes_nothing_twice(tmp_path):
 
 def test_cache_computes_a_repeated_text_once(tmp_path):
     embedder = FakeEmbedder()
-    vectors = embed_cached(embedder, ["b", "a", "b", "b"], "document", tmp_path)
+    vectors = CachedEmbedder(embedder, tmp_path).embed(["b", "a", "b", "b"], "document")
     assert sorted(embedder.embedded) == ["a", "b"]
     np.testing.assert_array_equal(vectors[[0, 2, 3]], vectors[[0, 0, 0]])
 
@@ -170,7 +170,7 @@ KILLED_IN_THE_FOURTH_BLOCK = """
 import os, signal, sys
 from pathlib import Path
 from fakes import FakeEmbedder
-from helpers.embedding import BLOCK, embed_cached
+from helpers.embedding import BLOCK, CachedEmbedder
 
 class Killed(FakeEmbedder):
     def embed(self, texts, task):
@@ -179,7 +179,7 @@ class Killed(FakeEmbedder):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().embed(texts, task)
 
-embed_cached(Killed(), [f"text number {i}" for i in range(1500)], "document", Path(sys.argv[1]))
+CachedEmbedder(Killed(), Path(sys.argv[1])).embed([f"text number {i}" for i in range(1500)], "document")
 """
 
 
@@ -198,7 +198,7 @@ def test_run_that_was_killed_resumes_where_it_stopped(killed):
     assert process.returncode == -signal.SIGKILL, process.stderr
     texts = [f"text number {i}" for i in range(1500)]
     embedder = FakeEmbedder()
-    vectors = embed_cached(embedder, texts, "document", folder)
+    vectors = CachedEmbedder(embedder, folder).embed(texts, "document")
     assert len(embedder.embedded) == 1500 - 3 * embedding.BLOCK
     np.testing.assert_allclose(vectors, FakeEmbedder().embed(texts, "document"), atol=1e-7)
 

@@ -13,7 +13,7 @@ from fakes import FakeEmbedder
 from werkzeug import Response
 
 from helpers import services
-from helpers.embedding import embed_cached
+from helpers.embedding import CachedEmbedder
 from helpers.services import CohereEmbedder, CohereReranker, OpenAIEmbedder, keys_set, price, service_embedders
 from helpers.store import WorkbookError
 
@@ -249,7 +249,7 @@ def test_key_is_in_no_output_error_or_file(
 def test_key_is_in_no_file_output_or_name_after_success(service, tmp_path, capfd):
     embedders = [OpenAIEmbedder("m", WIDTH), CohereEmbedder("m", WIDTH)]
     for embedder in embedders:
-        embed_cached(embedder, ["one", "two"], "document", tmp_path)
+        CachedEmbedder(embedder, tmp_path).embed(["one", "two"], "document")
     reranker = CohereReranker(tmp_path)
     reranker.score("?", ["one"])
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
@@ -306,10 +306,10 @@ def test_openai_embedding_resumes_after_a_failing_request(service, monkeypatch, 
     texts = [f"text number {i}" for i in range(600)]
     service.arrived = lambda: setattr(service, "always", failure(500) if service.requests > 2 else None)
     with pytest.raises(WorkbookError, match="what came back so far is kept"):
-        embed_cached(OpenAIEmbedder("m", WIDTH), texts, "document", tmp_path)
+        CachedEmbedder(OpenAIEmbedder("m", WIDTH), tmp_path).embed(texts, "document")
     assert sum(len(body["input"]) for body in service.asked) == 512
     service.arrived, service.always = lambda: None, None
-    vectors = embed_cached(OpenAIEmbedder("m", WIDTH), texts, "document", tmp_path)
+    vectors = CachedEmbedder(OpenAIEmbedder("m", WIDTH), tmp_path).embed(texts, "document")
     sent = [text for body in service.asked for text in body["input"]]
     assert sorted(sent) == sorted(texts)
     np.testing.assert_allclose(vectors, FAKE.embed(texts, "document"), atol=1e-6)
