@@ -7,9 +7,8 @@ from helpers.collection import Collection
 from helpers.evaluation import per_query
 
 
-def _report(passed: bool, done: str, not_yet: str) -> bool:
+def _report(passed: bool, done: str, not_yet: str) -> None:
     print(f"✓ {done}" if passed else f"Not yet: {not_yet}")
-    return passed
 
 
 def _started(answer: Any) -> bool:
@@ -26,19 +25,17 @@ def _called(function: Callable, *arguments: Any) -> tuple[Any, str]:
         return ..., f"it raised {type(error).__name__}: {error}"
 
 
-def check_00_passages(answer: Any, collection: Collection) -> bool:
+def check_00_passages(answer: Any, collection: Collection) -> None:
     """The number of passages in the collection."""
-    return _started(answer) and _report(
-        answer == len(collection.corpus),
-        f"{len(collection.corpus):,} passages.",
-        f"{answer!r} is not the number of passages.",
-    )
+    n = len(collection.corpus)
+    if _started(answer):
+        _report(answer == n, f"{n:,} passages.", f"{answer!r} is not the number of passages.")
 
 
-def check_02_precision(function: Any) -> bool:
+def check_02_precision(function: Any) -> None:
     """``precision_at(qrels_of_one_query, ranking, k)``: the share of the first k that is relevant."""
     if not _started(function):
-        return False
+        return None
     cases = [(({"a": 1, "b": 0}, ["a", "b", "c"], 2), 0.5), (({"a": 2}, ["b", "a"], 5), 0.2), (({"a": 1}, [], 3), 0.0)]
     for arguments, expected in cases:
         found, trouble = _called(function, *arguments)
@@ -49,10 +46,10 @@ def check_02_precision(function: Any) -> bool:
     )
 
 
-def check_02_rrf(function: Any) -> bool:
+def check_02_rrf(function: Any) -> None:
     """``rrf(rankings, constant)``: ids by the sum of 1 / (constant + rank), ranks from 1, ties by id."""
     if not _started(function):
-        return False
+        return None
     for rankings, expected in (([["a", "b", "c"], ["c", "a"]], ["a", "c", "b"]), ([["b"], ["a"]], ["a", "b"])):
         found, trouble = _called(function, rankings, 60)
         if trouble or found is ... or list(found or []) != expected:
@@ -60,10 +57,10 @@ def check_02_rrf(function: Any) -> bool:
     return _report(True, "a passage that both lists name beats one that a single list puts first.", "")
 
 
-def check_02_losses(answer: Any, qrels: dict, first: dict, second: dict) -> bool:
+def check_02_losses(answer: Any, qrels: dict, first: dict, second: dict) -> None:
     """The ids of the three queries that lose most nDCG@10 from the first run to the second, worst first."""
     if not _started(answer):
-        return False
+        return None
     change = (per_query(qrels, second) - per_query(qrels, first))["ndcg@10"]
     worst = sorted(change.index, key=lambda q: (change[q], q))[:3]
     return _report(
