@@ -51,7 +51,9 @@ class LateInteraction(Reranker):
         self.model, self.name = model, name
         self.width = model.get_embedding_dimension()
         self.cache = VectorCache(folder, model_key(model), self.width, np.float16)
+        self.query_cache = VectorCache(folder, f"{model_key(model)}_queries", self.width)
         self._loaded: dict[str, torch.Tensor] = {}
+        self._queries: dict[str, torch.Tensor] = {}
 
     def prepare(self, passages: Sequence[str]) -> None:
         new = list(dict.fromkeys(p for p in passages if p not in self._loaded))
@@ -59,9 +61,23 @@ class LateInteraction(Reranker):
         for passage, flat in zip(new, self.cache.get(new, "document"), strict=True):
             self._loaded[passage] = torch.from_numpy(flat.reshape(-1, self.width).copy())
 
+    def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
+        """As of any reranker; the token vectors of many queries come from the cache, a single query is encoded anew."""
+        if len(queries) > 1:
+            texts = list(queries.values())
+            self.query_cache.add(texts, "query", lambda new, task: encode(self.model, new, task))
+            for text, flat in zip(texts, self.query_cache.get(texts, "query"), strict=True):
+                self._queries[text] = torch.from_numpy(flat.reshape(-1, self.width).copy())
+        try:
+            return super().rerank(queries, run, corpus, k)
+        finally:
+            self._queries.clear()
+
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         self.prepare(passages)
-        query_tokens = torch.as_tensor(encode(self.model, [query], "query")[0])
+        query_tokens = self._queries.get(query)
+        if query_tokens is None:
+            query_tokens = torch.as_tensor(encode(self.model, [query], "query")[0])
         documents = [self._loaded[p].float() for p in passages]
         return self.model.similarity([query_tokens], documents)[0].cpu().numpy()
 
