@@ -19,7 +19,7 @@ COLORS = [
     "#1f9aa8",
 ]  # told apart by most eyes
 MARKERS = "osD^vPX*"
-STYLE = {"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+STYLE = {"font.size": 11, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 100, "savefig.bbox": "tight"}  # fmt: skip
 
 

@@ -50,8 +50,9 @@ class LateInteraction(Reranker):
     def __init__(self, model: MultiVectorEncoder, folder: Path, name: str = "late interaction"):
         self.model, self.name = model, name
         self.width = model.get_embedding_dimension()
-        self.cache = VectorCache(folder, model_key(model), self.width, np.float16)
-        self.query_cache = VectorCache(folder, f"{model_key(model)}_queries", self.width)
+        key = model_key(model)
+        self.cache = VectorCache(folder, key, self.width, np.float16)
+        self.query_cache = VectorCache(folder, f"{key}_queries", self.width)  # full precision: they are few and short
         self._loaded: dict[str, torch.Tensor] = {}
         self._queries: dict[str, torch.Tensor] = {}
 
