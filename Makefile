@@ -21,6 +21,9 @@ test check: export RERANKER_MODEL :=
 test check: export OPENAI_API_KEY :=
 test check: export OPENAI_BASE_URL :=
 test check: export CO_API_KEY :=
+test check: export LLM_MODEL :=
+test check: export LLM_MAX_CALLS :=
+test check: export LLM_MAX_USD :=
 test: setup lint
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks
@@ -46,13 +49,13 @@ bench: setup
 setup: $(STAMP)
 
 # Complete only when every step went through; a changed lock makes it anew.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): requirements.txt requirements-no-deps.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("The workbook needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name one: make PYTHON=python3.11 …" % sys.version_info[:2])'
 	@echo "Setting up $(VENV) (a few minutes the first time) …"
 	@rm -f $(STAMP)
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements-no-deps.txt -e .
 	@touch $(STAMP)
 
 clean:

@@ -54,6 +54,19 @@ class Collection:
             )
         return {q: self.queries[q] for q in self.qrels[name]}, self.qrels[name]
 
+    def groups(self) -> dict[str, str]:
+        """{doc_id: group}: the module of an API passage, the folder or document of a document's passage, else "all".
+
+        Groups spread a sample over the collection and count what is covered.
+        """
+        if self.name in BUILT_IN:
+            return {doc: ".".join(doc.split(".")[:-1][:2]) for doc in self.corpus}
+        if not self.pages:
+            return dict.fromkeys(self.corpus, "all")
+        documents = {doc: chunking.document_of(doc) for doc in self.corpus}
+        folders = {doc: str(Path(document).parent) for doc, document in documents.items()}
+        return folders if len(set(folders.values())) > 1 else documents
+
     def save(self, folder: Path) -> None:
         """Write the collection as a BEIR folder; ``open_collection(folder)`` gives it back."""
         (folder / "qrels").mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import ir_measures
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 
 from helpers.collection import Collection
 from helpers.retrievers import Retriever, Run, fuse
-from helpers.store import WorkbookError, write_text
+from helpers.store import WorkbookError, fingerprint, write_text
 
 Qrels = Mapping[str, Mapping[str, int]]
 MEASURES = {
@@ -185,7 +186,19 @@ def record(
     board = pd.DataFrame([*board.to_dict("records"), row], columns=COLUMNS)
     write_text(collection.build / "scoreboard.csv", board.to_csv(index=False, float_format="%.6g"))
     write_text(collection.build / "scoreboard.key", collection.key)
-    (collection.build / "runs").mkdir(exist_ok=True)
-    file = "-".join(re.findall(r"\w+", system)) + f".{split}.json"
-    write_text(collection.build / "runs" / file, json.dumps(run, ensure_ascii=False))
+    path = _run_file(collection, split, system)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(run, ensure_ascii=False))
     return scores.mean().to_dict()
+
+
+def _run_file(collection: Collection, split: str, system: str) -> Path:
+    name = "-".join([*re.findall(r"\w+", system), fingerprint(system)[:6]])  # two systems may have the same words
+    return collection.build / "runs" / f"{name}.{split}.json"
+
+
+def recorded_runs(collection: Collection, split: str) -> dict[str, Run]:
+    """{system: run} of all that is on the scoreboard of this version of the collection, as ``record`` kept them."""
+    board = read_scoreboard(collection)
+    files = {s: _run_file(collection, split, s) for s in board.loc[board["split"] == split, "system"]}
+    return {system: json.loads(file.read_text(encoding="utf-8")) for system, file in files.items() if file.is_file()}

