@@ -64,7 +64,8 @@ class Collection:
         if not self.pages:
             return dict.fromkeys(self.corpus, "all")
         documents = {doc: chunking.document_of(doc) for doc in self.corpus}
-        folders = {doc: str(Path(document).parent) for doc, document in documents.items()}
+        folders = {doc: Path(document).parent.as_posix() for doc, document in documents.items()}
+        folders = {doc: "(top folder)" if folder == "." else folder for doc, folder in folders.items()}
         return folders if len(set(folders.values())) > 1 else documents
 
     def save(self, folder: Path) -> None:

@@ -44,10 +44,8 @@ def similarity_histograms(kinds: Mapping[str, tuple[Sequence[float], Sequence[fl
                 label=label,
             )
         axes.set_title(kind, fontsize=11)
-        axes.set(xlabel="cosine to the anchor", ylim=(0, 0.5))
+        axes.set(xlabel="cosine to the anchor")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        if axes is not np.atleast_1d(panels)[0]:
-            axes.set_yticklabels([])
     np.atleast_1d(panels)[0].set_ylabel("share")
     np.atleast_1d(panels)[-1].legend(frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)

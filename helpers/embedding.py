@@ -128,8 +128,7 @@ class VectorCache:
                         f"Cannot store vectors under {self.db.uri} ({str(error)[:120]}): free some space and run again; "
                         "what was encoded so far is kept."
                     ) from error
-                for key in keys:
-                    known[key] = len(known)
+                self._rows = None  # read anew: another cache on this folder may have added rows meanwhile
                 bar.update(len(block))
         return len(missing)
 

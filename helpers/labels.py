@@ -220,6 +220,16 @@ def calibrate(judged: pd.DataFrame, qrels: Qrels, seed: int = 0) -> Calibration:
     )  # fmt: skip
 
 
+def with_zeros(qrels: Qrels, run: Run) -> dict[str, dict[str, int]]:
+    """The qrels of the run's queries; where they name relevant passages only, what else the run shows gets grade 0.
+
+    Many test collections judge no passage as irrelevant. Taking the rest as 0 is then the usual assumption, and too strict.
+    """
+    if any(grade == 0 for docs in qrels.values() for grade in docs.values()):
+        return {q: dict(docs) for q, docs in qrels.items()}
+    return {q: {**dict.fromkeys(run.get(q, {}), 0), **docs} for q, docs in qrels.items()}
+
+
 def as_qrels(judged: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Judged pairs (columns query, doc, grade) as qrels."""
     found: dict[str, dict[str, int]] = {}

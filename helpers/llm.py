@@ -10,18 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-import openai
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
-from helpers.services import RETRIES, asking, price
+from helpers.services import asking, openai_client, price
 from helpers.smollm import LINE_TOKENS, PENALTY, Conversation, SmolLM2
 from helpers.store import WorkbookError, fingerprint
 
 Schema = TypeVar("Schema", bound=BaseModel)
 DEFAULT_MODEL = "gpt-4.1-mini"
-OPENAI_URL = "https://api.openai.com/v1"
 ANSWER_TOKENS = 80  # of one answer, to price it before it is known
 SHOWN = {
     "cached": "from the cache", "answered": "answered now", "refused": "refused", "empty": "empty", "malformed": "malformed", "over budget": "over the budget, not asked",
@@ -69,9 +67,7 @@ class Endpoint:
 
     def __init__(self, model: str | None = None):
         self.name = model or os.environ.get("LLM_MODEL") or DEFAULT_MODEL
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # local servers take any
-        url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL  # the SDK takes an empty setting for an address
-        self.client = openai.OpenAI(api_key=key, base_url=url, max_retries=RETRIES)
+        self.client = openai_client()
         self.key = fingerprint(self.name, str(self.client.base_url))
 
     def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[Reply]:

@@ -26,7 +26,7 @@ STYLE = {"font.size": 11, "axes.spines.top": False,
 def blank(width: float, height: float, columns: int = 1):
     """A figure of this size in inches with the course's style, and its axes: one, or an array of several side by side."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+        figure, axes = plt.subplots(1, columns, sharey=True, figsize=(width, height), layout="constrained")
     plt.close(figure)  # shown once, by the cell that returns it
     return figure, axes
 

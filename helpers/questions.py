@@ -17,7 +17,7 @@ from helpers.retrievers import tokenize
 from helpers.store import DATA, WorkbookError, fingerprint, write_text
 
 KINDS = ("keyword", "question", "problem")
-PASSAGE_CHARACTERS = {True: 700, False: 8000}  # of a passage shown to a small model, to a larger one
+PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
 
 
 class Question(NamedTuple):
@@ -178,8 +178,13 @@ def shipped_questions(collection: Collection) -> list[Question]:
     return read_questions(path, collection.corpus) if path.is_file() else []
 
 
+def made_questions_file(collection: Collection) -> Path:
+    """Where the questions made for this version of the collection's passages are kept."""
+    return collection.build / f"questions_{fingerprint(collection.corpus)}.jsonl"
+
+
 def questions_of(collection: Collection) -> list[Question]:
     """The shipped questions, else those that notebook 03 made and kept for this collection, else none."""
-    made = collection.build / "questions.jsonl"
+    made = made_questions_file(collection)
     found = shipped_questions(collection)
     return found or (read_questions(made, collection.corpus) if made.is_file() else [])

@@ -83,7 +83,8 @@ def review_queue(
     table["precision"] = [judged(query, docs) for _, query, docs in shown]
     table["low precision"] = 1 - table["precision"]
     table["low top score"] = low.mask(searches["doc_ids"].map(len) == 0, 1.0)
-    table["no click"] = [float("clicked" not in kinds_) for kinds_ in happened]
+    clicks = any("clicked" in kinds_ for kinds_ in happened)  # a log without any never recorded them
+    table["no click"] = [float("clicked" not in kinds_) if clicks else np.nan for kinds_ in happened]
     table["reformulated"] = [float("reformulated" in kinds_) for kinds_ in happened]
     table["cited but ranked low"] = [float(ranked_low(search, docs)) for search, _, docs in shown]
     queue = table.groupby("query", sort=True).agg(
@@ -148,6 +149,13 @@ def by_topic(queue: pd.DataFrame, topic: Mapping[str, str]) -> pd.DataFrame:
     return found.sort_values("failing", ascending=False, kind="stable").rename_axis("topic")
 
 
+class Panel(ipywidgets.VBox):
+    """A box of widgets that says what it is on a page where widgets are not shown."""
+
+    def __repr__(self) -> str:
+        return "(buttons to accept and reject: run this notebook to see them)"
+
+
 class Reviews:
     """A person's verdicts on (query, passage), one JSON line each in a file; the last one on a pair counts.
 
@@ -198,7 +206,7 @@ class Reviews:
             for q, rows in table.groupby("query", sort=False)
         }
 
-    def widget(self, queue: pd.DataFrame, corpus: Mapping[str, str], k: int = 3) -> ipywidgets.VBox:
+    def widget(self, queue: pd.DataFrame, corpus: Mapping[str, str], k: int = 3) -> Panel:
         """Each query with its first k passages: accept, reject, comment; Tab moves on, Space presses a button.
 
         Verdicts that the file has already are shown, and may be changed.
@@ -208,7 +216,7 @@ class Reviews:
         for query, docs in zip(queue["query"], queue["doc_ids"], strict=True):
             lines = [self._pair(query, doc, corpus.get(doc, GONE), known.get((query, doc))) for doc in docs[:k]]
             boxes.append(ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(query)}</b>"), *lines]))
-        return ipywidgets.VBox(boxes)
+        return Panel(boxes)
 
     def _pair(self, query: str, doc: str, text: str, known: Any) -> ipywidgets.HBox:
         comment = ipywidgets.Text(known.comment if known else "", placeholder="comment", layout={"width": "12em"})

@@ -18,6 +18,8 @@ from helpers.rerankers import Reranker
 from helpers.store import DATA, WorkbookError, fingerprint
 
 RETRIES = 6  # the SDKs wait longer each time, or as long as the service asks, on 408, 409, 429 and 5xx
+TIMEOUT = 120.0  # seconds for one try
+OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_INPUTS, OPENAI_REQUEST_TOKENS = 2048, 250_000  # a request takes 300,000 tokens; the estimate wants a margin
 MAX_BYTES = 24_000  # of one text: below OpenAI's 8,192 tokens in all but rare scripts
 COHERE_INPUTS = 96
@@ -125,7 +127,7 @@ class OpenAIEmbedder:
         self.model, self.width, self.name = model, width, model
         self.key = fingerprint("openai", os.environ.get("OPENAI_BASE_URL", ""), model, width)
         self.usd_per_1000_queries = price(model, "usd_per_million_input_tokens") * TOKENS_PER_QUERY / 1000
-        self.client = openai.OpenAI(api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=RETRIES)
+        self.client = openai_client()
 
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
         """float32 of shape (texts, width), unit length; the task makes no difference to OpenAI's models."""
@@ -138,6 +140,16 @@ class OpenAIEmbedder:
             )
             vectors += [item.embedding for item in sorted(items, key=lambda item: item.index)]
         return _unit(vectors, len(texts), self.width, "OpenAI")
+
+
+def openai_client() -> openai.OpenAI:
+    """A client from OPENAI_API_KEY and OPENAI_BASE_URL; local servers take any key."""
+    return openai.OpenAI(
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        base_url=os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,  # the SDK takes an empty setting for an address
+        max_retries=RETRIES,
+        timeout=TIMEOUT,
+    )
 
 
 class CohereEmbedder:

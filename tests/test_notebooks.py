@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from helpers import exercises
+from helpers.redaction import redact
 from helpers.store import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
@@ -141,7 +143,10 @@ def checked(number: str, given: str, capsys, pydocs_collection) -> str:
         def retrieve(self, queries):
             return self.run
 
+    gates = pd.DataFrame({"one": [True, False, False, False], "other": [False, True, True, False]})
+    per_topic = pd.DataFrame({"searches": [10, 90], "no click": [0.9, 0.5]}, index=["small", "large"])
     names = {
+        "checked": gates, "GATES": tuple(gates), "redact": redact, "per_topic": per_topic,
         "per_query": per_query, "exercises": exercises, "collection": pydocs_collection, "dev": {}, "dev_qrels": qrels,
         "dense": Fixed(good), "hybrid": Fixed(bad), "check_00_passages": exercises.check_00_passages,
     }  # fmt: skip
@@ -175,6 +180,20 @@ def test_the_solution_passes_the_check_with_one_line(number, solution, capsys, p
         ("02.2", "def rrf(rankings, constant): return rankings[0]"),
         ("02.2", "def rrf(rankings): return []"),
         ("02.3", "three_losses = ['q4', 'q3', 'q2']"),
+        ("03.1", "def copied(question, passage): return len(set(question.split()) & set(passage.split()))"),
+        ("03.1", "def copied(question, passage): return None"),
+        ("03.2", "def leaks_into(question, queries): return [i for i, text in queries.items() if text == question]"),
+        ("03.3", "decisive = 'other way round'"),
+        ("04.1", "def redact_staff(text): return redact(text)"),
+        ("04.1", "def redact_staff(text): return text.replace('E-20417', '[staff]')"),
+        ("04.2", "def corrected_rate(shown, examined): return sum(c for _, c in shown) / len(shown)"),
+        ("04.3", "most_unhappy = per_topic['no click'].idxmax()"),
+        (
+            "05.1",
+            "def to_pairs(examples): return [{'question': r['question'], 'answer': r['positive_examples'][0]} for r in examples]",
+        ),
+        ("05.2", "def hard_negatives(scores, positives, n, margin): return sorted(scores, key=scores.get)[-n:]"),
+        ("05.3", "def leaked(train, held_out): return len(set(train) & set(held_out)) / len(held_out)"),
     ],
 )
 def test_a_wrong_answer_fails_with_one_sentence(number, wrong, capsys, pydocs_collection):
