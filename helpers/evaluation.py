@@ -195,10 +195,3 @@ def record(
 def _run_file(collection: Collection, split: str, system: str) -> Path:
     name = "-".join([*re.findall(r"\w+", system), fingerprint(system)[:6]])  # two systems may have the same words
     return collection.build / "runs" / f"{name}.{split}.json"
-
-
-def recorded_runs(collection: Collection, split: str) -> dict[str, Run]:
-    """{system: run} of all that is on the scoreboard of this version of the collection, as ``record`` kept them."""
-    board = read_scoreboard(collection)
-    files = {s: _run_file(collection, split, s) for s in board.loc[board["split"] == split, "system"]}
-    return {system: json.loads(file.read_text(encoding="utf-8")) for system, file in files.items() if file.is_file()}

@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from helpers.evaluation import interval
 from helpers.readers import read_jsonl, read_text
+from helpers.retrievers import tokenize
 from helpers.store import WorkbookError, write_text
 
 SIGNALS = ("low precision", "low top score", "no click", "reformulated", "cited but ranked low")
@@ -118,11 +119,19 @@ def topics(queries: Sequence[str], vectors: np.ndarray, n: int | None = None, se
     dense = counts.toarray()
     weights = dense * np.log1p(dense.sum(axis=1).mean() / dense.sum(axis=0))
     words = counter.get_feature_names_out()
-    best = [[words[j] for j in np.argsort(-row, kind="stable")[:3] if row[j] > 0] for row in weights]
-    names = [", ".join(found) or f"topic {i + 1}" for i, found in enumerate(best)]
+    best = [[words[j] for j in np.argsort(-row, kind="stable")[:9] if row[j] > 0] for row in weights]
+    names = [", ".join(_one_a_stem(found)[:3]) or f"topic {i + 1}" for i, found in enumerate(best)]
     twice = Counter(names)
     names = [f"{name} ({i + 1})" if twice[name] > 1 else name for i, name in enumerate(names)]
     return [names[label] for label in labels]
+
+
+def _one_a_stem(words: Sequence[str]) -> list[str]:
+    """The words without those that differ from an earlier one in their ending only."""
+    kept: dict[str, str] = {}
+    for word in words:
+        kept.setdefault(" ".join(tokenize(word)), word)
+    return list(kept.values())
 
 
 def by_topic(queue: pd.DataFrame, topic: Mapping[str, str]) -> pd.DataFrame:

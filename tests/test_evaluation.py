@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -297,8 +298,17 @@ def test_recorded_run_is_on_the_scoreboard_and_in_a_file(collection):
     assert row["ndcg@10"] == pytest.approx(scores["ndcg@10"], rel=1e-5)
     assert row["ndcg@10_low"] <= row["ndcg@10"] <= row["ndcg@10_high"]
     (file,) = (collection.build / "runs").iterdir()
-    assert file.name == "BM25-reranker.test.json"
+    assert re.fullmatch(r"BM25-reranker-[0-9a-f]{6}\.test\.json", file.name)
     assert json.loads(file.read_text()) == RUN
+
+
+def test_systems_whose_names_differ_in_a_sign_only_keep_a_run_each(collection):
+    other = {query: {"z": 1.0} for query in RUN}
+    for system, run in (("encoder → reranker", RUN), ("encoder + reranker", other)):
+        record(collection, "test", system, run, "02")
+    assert [RUN, other] == sorted(
+        (json.loads(file.read_text()) for file in (collection.build / "runs").iterdir()), key=lambda run: run == other
+    )
 
 
 def test_system_measured_again_replaces_its_row_of_that_split(collection):

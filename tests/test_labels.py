@@ -111,7 +111,7 @@ def test_a_small_judge_gets_the_short_prompt_and_a_short_passage(tmp_path):
         judge(LLM(backend, tmp_path / str(number)), {"q": "lawn"}, {"q": {"d": 1.0}}, corpus)
     assert "end" in large.asked[0][-1]["content"]
     assert "end" not in small.asked[0][-1]["content"]
-    assert small.asked[0][-1]["content"].count("word") == 140  # 700 characters of "word "
+    assert small.asked[0][-1]["content"].count("word") == 100  # 500 characters of "word "
     assert [m["role"] for m in large.asked[0]] == ["system", "user"]
     assert "assistant" in [m["role"] for m in small.asked[0]]  # it is shown examples
 

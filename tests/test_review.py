@@ -152,7 +152,8 @@ def test_scores_that_do_not_differ_are_not_low(tmp_path, scores):
 
 def test_scores_that_were_not_logged_are_unknown_and_nothing_found_is_low(tmp_path):
     # An imported log has passages without scores. The mean of the three known signals: no click 1 of 3.
-    queue = by_query(review_queue(*logged(tmp_path, [("imported", "ab", []), ("found nothing", "", [])])))
+    searches = [("imported", "ab", []), ("found nothing", "", []), ("clicked", "a", [1.0])]
+    queue = by_query(review_queue(*logged(tmp_path, searches, [(2, "clicked", "a")])))
     assert np.isnan(queue["imported"]["low top score"])
     assert queue["imported"]["priority"] == pytest.approx(1 / 3)
     assert queue["imported"]["why"] == "no click"
@@ -184,7 +185,8 @@ def test_empty_logs(tmp_path):
     searches, _ = logged(tmp_path, [("q", "a", [1.0])])
     for nothing in (events, pd.DataFrame()):
         queue = review_queue(searches, nothing)
-        assert queue[["no click", "reformulated", "cited but ranked low"]].to_numpy().tolist() == [[1.0, 0.0, 0.0]]
+        assert queue[["reformulated", "cited but ranked low"]].to_numpy().tolist() == [[0.0, 0.0]]
+        assert queue["no click"].isna().all()  # a log without any click never recorded them
 
 
 # topics
