@@ -6,6 +6,7 @@ import importlib.util
 import os
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,14 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
+)
 from transformers.utils import logging as transformers_logging
 
 from helpers.store import WorkbookError, fingerprint
@@ -58,6 +66,17 @@ def _quiet_loading() -> Iterator[None]:
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _plain_bar() -> Iterator[None]:
+    """Show the reading of a GGUF file as a plain bar that goes away, not as a widget that stays in a notebook's output."""
+    theirs = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, leave=False)
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = theirs
 
 
 def _check_reachable(name: str, what: str, setting: str) -> None:
@@ -137,7 +156,7 @@ def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "OPENAI_API_KEY or OPENAI_BASE_URL to use another model."
         )
     folder, file = str(files[0].parent), files[0].name
-    with _quiet_loading():
+    with _quiet_loading(), _plain_bar():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
