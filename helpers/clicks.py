@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
+from helpers.retrievers import top_k
 from helpers.store import WorkbookError, fingerprint
 from helpers.traffic import EVENTS, as_utc
 
@@ -62,7 +63,7 @@ def simulate(
     _check(queries, run, searches, k, noise, shuffled, kinds)
     rng, start = np.random.default_rng(seed), as_utc(start)
     ids = list(queries)
-    top = [sorted(run[q], key=lambda d, q=q: (-run[q][d], d))[:k] for q in ids]
+    top = [list(top_k(list(run[q]), list(run[q].values()), k)) for q in ids]
     highest = max([1, *(grade for docs in qrels.values() for grade in docs.values())])
     grades = np.full((len(ids), k), -1)  # −1: nothing is shown there
     for i, q in enumerate(ids):

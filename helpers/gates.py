@@ -3,13 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from helpers.collection import Collection
-from helpers.embedding import Task
+from helpers.embedding import Embedder
 from helpers.questions import Question, as_queries, overlap
 from helpers.retrievers import Retriever, tokenize
 from helpers.store import WorkbookError
@@ -20,12 +19,6 @@ SAME_OPENING = 3  # no template: so many questions, or one in a hundred, may beg
 SAME_COSINE, SAME_WORDS = 0.90, 0.80  # no near-duplicate: below both, against every earlier question
 LEAK_COSINE, LEAK_WORDS = 0.75, 0.50  # no leak: below both, against every dev and test query
 GATES = ("answerable", "no copy", "no template", "no near-duplicate", "no leak")
-
-
-class Embeds(Protocol):
-    """Gives unit vectors, (texts, width)."""
-
-    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray: ...
 
 
 def opening(text: str) -> str:
@@ -83,7 +76,7 @@ def check_questions(
     questions: Sequence[Question],
     collection: Collection,
     retrievers: Sequence[Retriever],
-    embedder: Embeds,
+    embedder: Embedder,
     protected: Mapping[str, str] | None = None,
     depth: int = DEPTH,
 ) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from helpers.evaluation import Qrels
 from helpers.llm import LLM
 from helpers.prompts import Prompt
 from helpers.questions import shown
-from helpers.retrievers import Run
+from helpers.retrievers import Run, top_k
 from helpers.store import WorkbookError
 
 GRADES = (0, 1, 2)
@@ -34,7 +34,7 @@ class Judgment(BaseModel):
 
 def pairs(run: Run, k: int) -> list[tuple[str, str]]:
     """(query, passage) for the first k of each query, queries in their order."""
-    return [(q, d) for q, docs in run.items() for d in sorted(docs, key=lambda d, q=q: (-run[q][d], d))[:k]]
+    return [(q, d) for q, docs in run.items() for d in top_k(list(docs), list(docs.values()), k)]
 
 
 def _wanted(run: Run, k: int, queries: Mapping[str, str], corpus: Mapping[str, str]) -> list[tuple[str, str]]:

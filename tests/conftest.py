@@ -33,3 +33,11 @@ def pydocs_collection(tmp_path_factory) -> Collection:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBOOK_BUILD", str(tmp_path_factory.mktemp("pydocs")))
         return open_collection("pydocs")
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """The seconds that would have been slept."""
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept

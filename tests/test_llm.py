@@ -93,14 +93,6 @@ def failure(status: int, body: str | None = None, content_type: str = "applicati
 
 
 @pytest.fixture
-def naps(monkeypatch):
-    """The seconds that would have been slept."""
-    slept = []
-    monkeypatch.setattr("time.sleep", slept.append)
-    return slept
-
-
-@pytest.fixture
 def service(httpserver, monkeypatch, naps):
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -429,7 +421,6 @@ def test_interrupted_run_loses_at_most_its_batch(tmp_path):
     assert sorted(done) == sorted(map(asked_of, conversations(15)))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be killed")
 def test_killed_process_loses_at_most_its_batch(tmp_path):
     child = os.fork()
     if child == 0:

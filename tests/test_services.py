@@ -85,14 +85,6 @@ def failure(status: int, body: str | None = None, content_type: str = "applicati
 
 
 @pytest.fixture
-def naps(monkeypatch):
-    """The seconds that would have been slept."""
-    slept = []
-    monkeypatch.setattr("time.sleep", slept.append)
-    return slept
-
-
-@pytest.fixture
 def service(httpserver, monkeypatch, naps):
     for name in ("OPENAI_EMBEDDING_MODEL", "CO_REQUESTS_PER_MINUTE"):
         monkeypatch.delenv(name, raising=False)
