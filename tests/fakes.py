@@ -1,9 +1,13 @@
 """Stand-ins for models, quick and the same everywhere."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
+from werkzeug import Response
+
+KEY = "sk-Secret0Value1That2Nobody3May4See"  # no real one
 
 
 class FakeEmbedder:
@@ -34,3 +38,13 @@ def random_texts(n: int, seed: int = 0, words: int = 40, length: int = 12) -> li
     vocabulary = [f"{a}{b}{c}" for a in "bdfgk" for b in "aou" for c in "lmnprt"][:words]
     lengths = rng.integers(1, length + 1, size=n)
     return [" ".join(rng.choice(vocabulary, size=size, p=shares / shares.sum())) for size in lengths]
+
+
+def failure(status: int, body: str | None = None, content_type: str = "application/json", **headers: str) -> Response:
+    """An error answer, with a message that repeats the key as a careless service might."""
+    message = (
+        body
+        if body is not None
+        else json.dumps({"error": {"message": f"problem with key {KEY}"}, "message": f"key {KEY}"})
+    )
+    return Response(message, status, headers, content_type=content_type)

@@ -9,6 +9,7 @@ import traceback
 from typing import Literal
 
 import pytest
+from fakes import KEY, failure
 from pydantic import BaseModel, ConfigDict
 from werkzeug import Response
 
@@ -18,7 +19,6 @@ from helpers.llm import LLM, Endpoint, InProcess, Reply, estimate_usd, open_llm,
 from helpers.smollm import SmolLM2
 from helpers.store import WorkbookError
 
-KEY = "sk-Secret0Value1That2Nobody3May4See"
 PRICED = "gpt-4.1-mini"  # in data/prices.csv: $0.40 a million tokens in, $1.60 a million out
 
 
@@ -84,12 +84,6 @@ class Service:
 
     def questions(self) -> list[str]:
         return [asked_of(body["messages"]) for body in self.asked]
-
-
-def failure(status: int, body: str | None = None, content_type: str = "application/json", **headers: str) -> Response:
-    """An error answer, with a message that repeats the key as a careless service might."""
-    message = body if body is not None else json.dumps({"error": {"message": f"problem with key {KEY}"}})
-    return Response(message, status, headers, content_type=content_type)
 
 
 @pytest.fixture

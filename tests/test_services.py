@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import FakeEmbedder
+from fakes import KEY, FakeEmbedder, failure
 from werkzeug import Response
 
 from helpers import services
@@ -17,7 +17,6 @@ from helpers.embedding import CachedEmbedder
 from helpers.services import CohereEmbedder, CohereReranker, OpenAIEmbedder, keys_set, price, service_embedders
 from helpers.store import WorkbookError
 
-KEY = "sk-Secret0Value1That2Nobody3May4See"
 WIDTH = 8
 FAKE = FakeEmbedder(width=WIDTH)
 
@@ -76,12 +75,6 @@ class Service:
         order = sorted(range(len(body["documents"])), key=lambda i: -len(body["documents"][i]))
         scores = [{"index": i, "relevance_score": len(body["documents"][i]) / 100} for i in order]
         return {"id": "1", "results": scores}
-
-
-def failure(status: int, body: str | None = None, content_type: str = "application/json", **headers: str) -> Response:
-    """An error answer, with a message that repeats the key as a careless service might."""
-    message = body or json.dumps({"error": {"message": f"problem with key {KEY}"}, "message": f"key {KEY}"})
-    return Response(message, status, headers, content_type=content_type)
 
 
 @pytest.fixture
