@@ -14,7 +14,7 @@ from scipy import stats
 
 from helpers.collection import Collection
 from helpers.retrievers import Retriever, Run, fuse
-from helpers.store import WorkbookError, fingerprint, write_text
+from helpers.store import DATA, WorkbookError, fingerprint, write_text
 
 Qrels = Mapping[str, Mapping[str, int]]
 MEASURES = {
@@ -65,6 +65,19 @@ def per_query(qrels: Qrels, run: Run) -> pd.DataFrame:
 def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
     """Means over the queries of nDCG@10, R@10, R@100, P@5, RR@10 and Judged@10."""
     return per_query(qrels, run).mean().to_dict()
+
+
+def first_pool(collection: Collection, split: str) -> Qrels | None:
+    """The judgments of a split without those that were added for tuned systems; None for a collection that has no later ones.
+
+    The later pairs are named in ``data/<collection>/later.tsv``. A score by these judgments shows what a pool of untrained
+    systems hid; queries that have a relevant passage in the later ones only are left out.
+    """
+    path = DATA / collection.name / "later.tsv"
+    if not path.is_file():
+        return None
+    later = {tuple(line.split("\t")[:2]) for line in path.read_text(encoding="utf-8").splitlines()[1:]}
+    return {q: {d: g for d, g in docs.items() if (q, d) not in later} for q, docs in collection.qrels[split].items()}
 
 
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:

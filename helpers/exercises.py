@@ -1,5 +1,6 @@
 """Checks of the exercises: one line when an answer is right, one sentence when it is not yet."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ def _by_hand(function: Any, cases: Sequence[tuple[tuple, Any]], done: str) -> No
 def _alike(found: Any, expected: Any) -> bool:
     if isinstance(expected, float):
         return isinstance(found, int | float) and abs(found - expected) < 1e-9
+    if isinstance(expected, list) and expected and isinstance(expected[0], float):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_alike, found, expected))
     return found == expected
 
 
@@ -168,3 +171,26 @@ def check_05_leaked(function: Any) -> None:
     train = [("q1", "p1"), ("q2", "p2")]
     cases = [((train, [("q1", "p9"), ("q9", "p2"), ("q8", "p8"), ("q1", "p1")]), 0.75), ((train, [("q3", "p3")]), 0.0)]
     _by_hand(function, cases, "either side is enough for a leak.")
+
+
+def check_06_loss(function: Any) -> None:
+    """``in_batch_loss(cosines, scale)``: the mean of −log softmax on the diagonal."""
+    cases = [
+        (([[0.5, 0.5], [0.5, 0.5]], 20.0), math.log(2)),  # each passage as likely as the other
+        (([[1.0, 0.0], [1.0, 0.0]], 1.0), (math.log(1 + math.exp(-1)) + math.log(1 + math.e)) / 2),
+        (([[0.3]], 20.0), 0.0),  # nothing to confuse it with
+    ]
+    _by_hand(function, cases, "with nothing to be confused with there is nothing to learn: batches matter.")
+
+
+def check_06_shorten(function: Any) -> None:
+    """``shorten(vector, width)``: the first numbers, at length 1."""
+    cases = [(([3.0, 4.0, 12.0], 2), [0.6, 0.8]), (([0.0, -2.0], 2), [0.0, -1.0]), (([5.0, 1.0, 1.0], 1), [1.0])]
+    _by_hand(function, cases, "a shorter vector needs its length back before a dot product is a cosine.")
+
+
+def check_06_unseen(function: Any) -> None:
+    """``unseen(qrels, trained)``: queries none of whose relevant passages was trained on."""
+    qrels = {"b": {"p": 1, "x": 0}, "a": {"q": 2, "t": 0}, "c": {"t": 1, "q": 1}, "d": {"p": 0}}
+    cases = [((qrels, {"t"}), ["a", "b"]), ((qrels, {"p", "q"}), []), (({}, {"t"}), [])]
+    _by_hand(function, cases, "what was judged irrelevant does not count as seen.")

@@ -13,8 +13,9 @@ from typing import TypeVar
 import huggingface_hub
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Pooling
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -57,13 +58,15 @@ def packaged_encoder() -> Path:
 
 
 @contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Hide the weight-loading bar: it takes a fraction of a second and fills a notebook's output."""
-    enabled = transformers_logging.is_progress_bar_enabled()
+def quiet_files() -> Iterator[None]:
+    """Hide the bars and remarks of reading and writing weights: they take a fraction of a second and fill a notebook's output."""
+    enabled, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if enabled:
             transformers_logging.enable_progress_bar()
 
@@ -96,7 +99,7 @@ def _check_reachable(name: str, what: str, setting: str) -> None:
 
 def _load(load: Callable[[str], Model], name: str, what: str, setting: str) -> Model:
     _check_reachable(name, what, setting)
-    with _quiet_loading():
+    with quiet_files():
         try:
             return load(name)
         except (OSError, ValueError, RuntimeError) as error:
@@ -136,11 +139,45 @@ def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:
     """
     if name:
         return _load(MultiVectorEncoder, str(name), "late-interaction model", "the name")
-    with _quiet_loading():
-        encoder = load_encoder()
-        words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
-        modules = [words, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
-        return MultiVectorEncoder(modules=modules, device=str(encoder.device), similarity_fn_name="meanmaxsim")
+    with quiet_files():
+        return token_encoder(load_encoder())
+
+
+def load_trained(folder: Path, kind: type[Model]) -> Model:
+    """A model that a training of this course has stored; ``kind`` is SentenceTransformer, MultiVectorEncoder or CrossEncoder."""
+    return _load(kind, str(folder), "tuned model", "the training's folder (remove it to train anew)")
+
+
+def token_encoder(encoder: SentenceTransformer) -> MultiVectorEncoder:
+    """A late-interaction model with the weights of an encoder: its token vectors at full width, without a projection.
+
+    The weights are copied, so that tuning one leaves the other as it is.
+    """
+    words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
+    words.model.load_state_dict(encoder[0].model.state_dict())
+    modules = [words, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    return MultiVectorEncoder(modules=modules, device=str(encoder.device), similarity_fn_name="meanmaxsim")
+
+
+def pair_encoder(encoder: SentenceTransformer) -> CrossEncoder:
+    """A cross-encoder that starts from an encoder: its layers read query and passage together, the mean of the token vectors
+    goes into one new number.
+
+    Mean, because that is what the encoder was trained with; the new head starts at random (seed 0).
+    """
+    words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
+    words.model.load_state_dict(encoder[0].model.state_dict())
+    width = words.get_embedding_dimension()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = Dense(
+            width,
+            1,
+            activation_function=torch.nn.Identity(),
+            module_input_name="sentence_embedding",
+            module_output_name="scores",
+        )
+    return CrossEncoder(modules=[words, Pooling(width, "mean"), head], device=str(encoder.device))
 
 
 def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -156,7 +193,7 @@ def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "OPENAI_API_KEY or OPENAI_BASE_URL to use another model."
         )
     folder, file = str(files[0].parent), files[0].name
-    with _quiet_loading(), _plain_bar():
+    with quiet_files(), _plain_bar():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)

@@ -43,28 +43,36 @@ class Reranker(ABC):
 class LateInteraction(Reranker):
     """MaxSim of the query's token vectors against the passage's, averaged over the query's tokens: in [−1, 1].
 
-    The passages' token vectors are kept on disk in half precision, so each passage is encoded once.
+    The passages' token vectors are kept on disk in half precision, so each passage is encoded once; with no folder they are
+    kept in memory alone.
     Source: Khattab and Zaharia, ColBERT, SIGIR 2020.
     """
 
-    def __init__(self, model: MultiVectorEncoder, folder: Path, name: str = "late interaction"):
-        self.model, self.name = model, name
+    def __init__(self, model: MultiVectorEncoder, folder: Path | None, name: str = "late interaction"):
+        self.model, self.name, self.folder = model, name, folder
         self.width = model.get_embedding_dimension()
-        key = model_key(model)
-        self.cache = VectorCache(folder, key, self.width, np.float16)
-        self.query_cache = VectorCache(folder, f"{key}_queries", self.width)  # full precision: they are few and short
+        if folder is not None:
+            key = model_key(model)
+            self.cache = VectorCache(folder, key, self.width, np.float16)
+            self.query_cache = VectorCache(folder, f"{key}_queries", self.width)  # full precision: few and short
         self._loaded: dict[str, torch.Tensor] = {}
         self._queries: dict[str, torch.Tensor] = {}
 
     def prepare(self, passages: Sequence[str]) -> None:
         new = list(dict.fromkeys(p for p in passages if p not in self._loaded))
+        if self.folder is None:
+            self._loaded |= {p: torch.from_numpy(v) for p, v in zip(new, encode(self.model, new), strict=True)}
+            return
         self.cache.add(new, "document", lambda texts, task: encode(self.model, texts, task))
         for passage, flat in zip(new, self.cache.get(new, "document"), strict=True):
             self._loaded[passage] = torch.from_numpy(flat.reshape(-1, self.width).copy())
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
         """As of any reranker; the token vectors of many queries come from the cache, a single query is encoded anew."""
-        if len(queries) > 1:
+        if len(queries) > 1 and self.folder is None:
+            vectors = encode(self.model, list(queries.values()), "query")
+            self._queries = {t: torch.from_numpy(v) for t, v in zip(queries.values(), vectors, strict=True)}
+        elif len(queries) > 1:
             texts = list(queries.values())
             self.query_cache.add(texts, "query", lambda new, task: encode(self.model, new, task))
             for text, flat in zip(texts, self.query_cache.get(texts, "query"), strict=True):
@@ -119,13 +127,23 @@ class TwoStage(Retriever):
         return self._second_stage(queries, self.first.retrieve(queries, max(k, self.depth)), k)
 
     def _second_stage(self, queries: Mapping[str, str], run: Run, k: int) -> Run:
-        final = self.reranker.rerank(queries, run, self.corpus, self.depth)
-        if self.weight < 1:
-            best = {qid: {d: run[qid][d] for d in docs} for qid, docs in final.items()}
-            final = fuse(best, final, self.weight, self.depth)
-        for qid, docs in run.items():
-            floor = min(final[qid].values(), default=0.0)
-            rest = [d for d in docs if d not in final[qid]]
-            final[qid].update({d: floor - 1.0 - i for i, d in enumerate(rest)})
-            final[qid] = top_k(list(final[qid]), list(final[qid].values()), k)
-        return final
+        reranked = self.reranker.rerank(queries, run, self.corpus, self.depth)
+        return second_stage(run, reranked, self.depth, self.weight, k)
+
+
+def second_stage(run: Run, reranked: Run, depth: int, weight: float = 1.0, k: int = 100) -> Run:
+    """The first stage's best ``depth`` in the order of a reranker's scores, mixed by ``weight``; the rest below, in its old order.
+
+    ``reranked`` has the reranker's scores of at least these passages, so that one scoring serves every smaller depth.
+    """
+    final: Run = {}
+    for qid, docs in run.items():
+        best = list(top_k(list(docs), list(docs.values()), depth))
+        scores = {d: reranked[qid][d] for d in best}
+        if weight < 1:
+            scores = fuse({qid: {d: docs[d] for d in best}}, {qid: scores}, weight, depth)[qid]
+        floor = min(scores.values(), default=0.0)
+        rest = [d for d in docs if d not in scores]
+        scores |= {d: floor - 1.0 - i for i, d in enumerate(rest)}
+        final[qid] = top_k(list(scores), list(scores.values()), k)
+    return final

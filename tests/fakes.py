@@ -48,3 +48,30 @@ def failure(status: int, body: str | None = None, content_type: str = "applicati
         else json.dumps({"error": {"message": f"problem with key {KEY}"}, "message": f"key {KEY}"})
     )
     return Response(message, status, headers, content_type=content_type)
+
+
+def tiny_encoder(folder):
+    """An encoder of the packaged one's kind and vocabulary with two layers of width 32 and random weights, stored in ``folder``."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from helpers.models import packaged_encoder
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=128,
+        )
+        BertModel(config).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(packaged_encoder()).save_pretrained(folder / "bert")
+    words = Transformer(str(folder / "bert"), max_seq_length=64)
+    modules = [words, Pooling(32, "mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "tiny"))
+    return SentenceTransformer(str(folder / "tiny"), device="cpu")

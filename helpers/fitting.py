@@ -1,0 +1,240 @@
+"""One training: checkpoints chosen on dev, early stopping, a record of the run; what was cut off goes on, what was done is loaded."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from sentence_transformers import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+)
+from sentence_transformers.base.evaluation import BaseEvaluator
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from helpers.collection import Collection
+from helpers.losses import loss_for
+from helpers.models import load_trained, model_key, quiet_files
+from helpers.recipe import Model, Recipe, mixed, prepared
+from helpers.store import WorkbookError, fingerprint, write_text
+
+TRAINERS = {
+    CrossEncoder: CrossEncoderTrainer,
+    MultiVectorEncoder: MultiVectorEncoderTrainer,
+    SentenceTransformer: SentenceTransformerTrainer,
+}
+CARD = """---
+library_name: sentence-transformers
+tags: [sentence-transformers]
+---
+# {name}
+
+Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). The checkpoint was chosen by nDCG@10 on dev queries that
+were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). It is meant for this collection; it was not tested on others.
+
+    from sentence_transformers import {kind}
+    model = {kind}("{name}")
+
+Everything that went into it is in `run.json`.
+"""
+
+
+@dataclass
+class Trained:
+    """A tuned model, its folder, what its run.json says, and whether it was loaded instead of trained."""
+
+    model: Any
+    folder: Path
+    record: dict
+    loaded: bool = False
+
+
+class _Bar(TrainerCallback):
+    """Steps, the remaining time, and the last answer of dev."""
+
+    def __init__(self, name: str, metric: str):
+        self.name, self.metric = name, metric
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"Training {self.name}", leave=False)
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, args, state, control, metrics, **_):
+        self.bar.set_postfix_str(f"dev nDCG@10 {metrics[f'eval_{self.metric}']:.3f}")
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
+def fit(
+    collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe
+) -> Trained:
+    """Train a copy of nothing: ``model`` itself is tuned on the rows and kept as ``build/<collection>/models/<name>``.
+
+    ``evaluator`` answers {its ``primary_metric``: nDCG@10 on dev}; the best of the start and all checkpoints is kept, so a training
+    that does not help gives the base model back (``record["step"]`` is 0 then).
+
+    The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.
+    Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
+    """
+    key = fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key)
+    folder = collection.build / "models" / name
+    record = _read(folder / "run.json")
+    if record.get("key") == key:
+        return Trained(load_trained(folder, type(model)), folder, record, loaded=True)
+    work = folder.with_name(f"{name}.part")
+    if _read(work / "begun.json").get("key") != key:
+        shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        _check_space(work, model)
+        base = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        begun = _read(work / "begun.json") or {"key": key, "start": evaluator(model)[evaluator.primary_metric]}
+        write_text(work / "begun.json", json.dumps(begun))
+        curve, seconds, best, step = _train(work, name, model, dataset, evaluator, recipe, begun["start"])
+        if step == 0:
+            model.load_state_dict(base)
+        weight, best = _average(model, base, evaluator, recipe, best) if step else (0.0, best)
+        record = {
+            "key": key, "name": name, "collection": collection.name, "data": fingerprint(dataset.to_dict()), "rows": len(dataset),
+            "columns": dataset.column_names, "recipe": asdict(recipe), "dev": {"start": begun["start"], "best": best, "curve": curve},
+            "step": step, "weight": weight, "seconds": round(seconds, 1), "peak_mib": _peak_mib(), "device": str(model.device),
+            "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "datasets")},
+            "python": platform.python_version(),
+        }  # fmt: skip
+        _keep(work, folder, model, record)
+    except (OSError, SafetensorError) as error:
+        raise WorkbookError(
+            f"Cannot store the training of {name} under {work.parent} ({str(error)[:120]}): free some space and run again; it "
+            "goes on at the last checkpoint that is whole."
+        ) from error
+    return Trained(model, folder, record)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_space(work: Path, model: Model) -> None:
+    """Three checkpoints with the optimizer's two numbers a weight, and the model itself."""
+    needed = sum(p.numel() for p in model.parameters()) * 4 * (3 * 3 + 1)
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise WorkbookError(
+            f"The checkpoints need about {needed / 2**20:,.0f} MiB and {work.parent} has {free / 2**20:,.0f} MiB free: free "
+            "some space or set WORKBOOK_BUILD to a folder on another disk."
+        )
+
+
+def _train(
+    work: Path, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, start: float
+) -> tuple[list[dict], float, float, int]:
+    """(dev curve, seconds, best dev value, its step): the model holds the best checkpoint's weights, unless step is 0."""
+    trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
+    metric = evaluator.primary_metric
+    model.model_card_data.generate_widget_examples = False
+    steps = max(1, round(recipe.epochs * -(-len(dataset) // recipe.batch_size)))
+    every = max(1, steps // recipe.evaluations)
+    ranking = not isinstance(model, CrossEncoder)
+    arguments = trainer_class.training_args_class(
+        output_dir=str(work), max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup, lr_scheduler_type="cosine", weight_decay=recipe.weight_decay, seed=recipe.seed, data_seed=recipe.seed,
+        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
+        metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=False, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        **({"batch_sampler": "no_duplicates"} if ranking else {}),
+    )  # fmt: skip
+    trainer = trainer_class(
+        model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions), evaluator=evaluator,
+        callbacks=[_Bar(name, metric), EarlyStoppingCallback(recipe.patience)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    spent, began = _read(work / "spent.json").get("seconds", 0.0), time.perf_counter()
+    trainer.add_callback(_Clock(lambda: write_text(work / "spent.json", json.dumps({"seconds": clock()}))))
+
+    def clock() -> float:
+        return spent + time.perf_counter() - began
+
+    with prepared(model, recipe), quiet_files():
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+    curve = [
+        {"step": log["step"], "epoch": round(log["epoch"], 3), "dev": log[f"eval_{metric}"]}
+        for log in trainer.state.log_history
+        if f"eval_{metric}" in log
+    ]
+    best = max(curve, key=lambda point: point["dev"], default={"dev": start, "step": 0})
+    return curve, clock(), max(start, best["dev"]), best["step"] if best["dev"] > start else 0
+
+
+class _Clock(TrainerCallback):
+    """Calls back whenever a checkpoint was written."""
+
+    def __init__(self, call: Callable[[], None]):
+        self.call = call
+
+    def on_save(self, args, state, control, **_):
+        self.call()
+
+
+def _average(
+    model: Model, base: dict[str, torch.Tensor], evaluator: BaseEvaluator, recipe: Recipe, best: float
+) -> tuple[float, float]:
+    """(share of the tuned weights, dev value): the average with the base model that dev likes best; the model holds it then."""
+    tuned = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    chosen = 1.0
+    for share in (w for w in recipe.weights if w != 1.0):
+        model.load_state_dict(mixed(tuned, base, share))
+        value = evaluator(model)[evaluator.primary_metric]
+        if value > best:
+            chosen, best = share, value
+    model.load_state_dict(mixed(tuned, base, chosen))
+    return chosen, best
+
+
+def _peak_mib() -> int:
+    """The most memory that this process has held so far, in MiB; on a GPU, the most of the GPU's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    if os.name != "posix":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def _keep(work: Path, folder: Path, model: Model, record: dict) -> None:
+    """Write model, record and card beside the checkpoints, then put them in the folder's place in one step."""
+    ready = work / "ready"
+    with quiet_files():
+        model.save_pretrained(str(ready), create_model_card=False)
+    dev = record["dev"]
+    card = CARD.format(
+        **record | {"kind": type(model).__name__, "base": model[0].model.name_or_path.split("/")[-1], "start": dev["start"],
+                    "best": dev["best"], "steps": dev["curve"][-1]["step"] if dev["curve"] else 0}
+    )  # fmt: skip
+    write_text(ready / "README.md", card)
+    write_text(ready / "run.json", json.dumps(record, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    ready.replace(folder)
+    shutil.rmtree(work, ignore_errors=True)
