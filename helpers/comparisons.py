@@ -60,12 +60,10 @@ def rank_shifts(
     return figure
 
 
-def learning_curve(
-    table: pd.DataFrame, lines: Mapping[str, float], title: str, live: tuple[int, float] | None = None
-) -> Figure:
+def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) -> Figure:
     """nDCG@10 against training questions: each seed a dot, the line through the means; ``lines`` are untrained systems.
 
-    ``table`` has columns questions and ndcg@10. ``live`` is one point trained just now.
+    ``table`` has columns questions and ndcg@10.
     """
     figure, axes = blank(8.5, 4.6)
     means = table.groupby("questions")["ndcg@10"].mean()
@@ -88,10 +86,6 @@ def learning_curve(
         label="one seed",
         zorder=3,
     )
-    if live is not None:
-        axes.scatter(
-            positions[live[0]], live[1], s=130, marker="*", color=COLORS[5], label="trained in this notebook", zorder=4
-        )
     for i, (name, value) in enumerate(lines.items()):
         axes.axhline(value, color=COLORS[1:][i % 7], linestyle="--", linewidth=1.5, label=f"{name} ({value:.3f})")
     axes.set(
@@ -234,26 +228,5 @@ def token_scores(scores: np.ndarray, query: Sequence[str], passage: Sequence[str
     axes.tick_params(axis="x", rotation=90)
     axes.set(yticks=range(len(query)), yticklabels=query)
     axes.grid(visible=False)
-    headline(axes, title)
-    return figure
-
-
-def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: int, title: str) -> Figure:
-    """Dev nDCG@10 at each checkpoint (``record["dev"]["curve"]``), the untrained model at step 0; a ring marks the chosen step."""
-    steps = [0, *(point["step"] for point in curve)]
-    values = [start, *(point["dev"] for point in curve)]
-    figure, axes = blank(7, 3.4)
-    axes.plot(steps, values, marker="o", color=COLORS[0], linewidth=2)
-    axes.plot(
-        chosen,
-        values[steps.index(chosen)],
-        "o",
-        markersize=14,
-        markerfacecolor="none",
-        markeredgecolor=COLORS[1],
-        markeredgewidth=2.5,
-    )
-    axes.set(xlabel="training step", ylabel="nDCG@10 on dev (small collection)")
-    axes.set_ylim(0, 1.15 * max(values))
     headline(axes, title)
     return figure

@@ -194,3 +194,30 @@ def check_06_unseen(function: Any) -> None:
     qrels = {"b": {"p": 1, "x": 0}, "a": {"q": 2, "t": 0}, "c": {"t": 1, "q": 1}, "d": {"p": 0}}
     cases = [((qrels, {"t"}), ["a", "b"]), ((qrels, {"p", "q"}), []), (({}, {"t"}), [])]
     _by_hand(function, cases, "what was judged irrelevant does not count as seen.")
+
+
+def check_07_maxsim(function: Any) -> None:
+    """``max_sim(table)``: the mean of the rows' maxima."""
+    cases = [(([[0.2, 0.8], [0.5, 0.1]],), 0.65), (([[0.3]],), 0.3), (([[-0.2, -0.4], [0.4, 0.0]],), 0.1)]
+    _by_hand(function, cases, "each query token finds its own partner.")
+
+
+def check_07_frontier(function: Any) -> None:
+    """``frontier_of(systems)``: {name: (ms, quality)} → names that nothing beats in both, fastest first."""
+    cases = [
+        (({"a": (10, 0.3), "b": (20, 0.5), "c": (30, 0.4)},), ["a", "b"]),
+        (({"slow": (9, 0.2), "fast": (1, 0.2)},), ["fast"]),
+        (({"x": (5, 0.1), "y": (5, 0.2)},), ["y"]),
+    ]
+    _by_hand(function, cases, "what is slower has to be better, or nobody needs it.")
+
+
+def check_07_rerank(function: Any) -> None:
+    """``reranked_top(first, scores, k)``: the first k by score, the rest as it was."""
+    scores = {"a": 0.1, "b": 0.9, "c": 0.1, "d": 5.0}
+    cases = [
+        ((["a", "b", "c", "d"], scores, 3), ["b", "a", "c", "d"]),
+        ((["a", "d"], scores, 1), ["a", "d"]),
+        (([], scores, 5), []),
+    ]
+    _by_hand(function, cases, "what is below the depth stays below, however good it is.")

@@ -63,7 +63,7 @@ def recipes() -> Iterator[Trial]:
         "default": {},
         "learning rate 5e-5": {"learning_rate": 5e-5},
         "learning rate 2e-4": {"learning_rate": 2e-4},
-        "4 epochs": {"epochs": 4},
+        "twice the steps": {"fewest_steps": 32},
         "batch 32": {"batch_size": 32},
         "dropout 0.1": {"dropout": 0.1},
         "scale 40": {"scale": 40.0},
@@ -128,7 +128,15 @@ class Bench:
         measured = {m: round(scores[m], 5) for m in ("ndcg@10", "recall@10", "recall@100", "mrr@10", "judged@10")}
         questions = len(self.set.queries) if trial.size is None else trial.size
         return {"name": trial.name, "seed": trial.recipe.seed, "questions": questions, "rows": record.get("rows", 0),
-                "step": record.get("step", 0), **measured, "seconds": round(seconds)}  # fmt: skip
+                "step": record.get("step", 0), "small dev": round(record["dev"]["best"], 5) if record else None, **measured, "seconds": round(seconds)}  # fmt: skip
+
+
+def curve_point(collection: Collection, data: TrainingSet, dev: DevRetrieval, size: int, seed: int) -> float:
+    """Train one point of the learning curve now: nDCG@10 on the small dev collection, the log's column "small dev"."""
+    queries, positives = sample_queries(data, size, seed)
+    rows = build_triplets(collection.corpus, queries, positives, "in-batch", seed=seed)
+    trained = finetune_encoder(collection, rows, dev, load_encoder(), Recipe(seed=seed), f"encoder-{size}-seed{seed}")
+    return trained.record["dev"]["best"]
 
 
 def keep_unlike(collection: Collection, queries, positives):
@@ -146,21 +154,22 @@ def keep_unlike(collection: Collection, queries, positives):
     return keep
 
 
-def _file(name: str, collection: Collection) -> Path:
+def log_file(name: str, collection: Collection) -> Path:
     """The log: committed for the default collection, in the build folder for one's own."""
-    return (RESULTS if collection.name == "pydocs" else collection.build / "results") / f"{name}.csv"
+    folder = RESULTS if collection.name == "pydocs" else collection.build / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.csv"
 
 
 def results(name: str, collection: Collection) -> pd.DataFrame:
     """The log of an experiment on this collection; empty when it was not run."""
-    file = _file(name, collection)
+    file = log_file(name, collection)
     return pd.read_csv(file, dtype={"name": str}) if file.is_file() else pd.DataFrame()
 
 
 def run(name: str, collection: Collection, only: str = "") -> pd.DataFrame:
     """Run an experiment, or go on with it; the table of all its rows. ``only`` picks the trials whose name holds it."""
-    file = _file(name, collection)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = log_file(name, collection)
     bench = Bench(collection)
     for trial in EXPERIMENTS[name]():
         rows = results(name, collection).to_dict("records")

@@ -153,7 +153,7 @@ def _train(
     trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
     metric = evaluator.primary_metric
     model.model_card_data.generate_widget_examples = False
-    steps = max(1, round(recipe.epochs * -(-len(dataset) // recipe.batch_size)))
+    steps = max(recipe.fewest_steps, round(recipe.epochs * len(dataset) / recipe.batch_size))
     every = max(1, steps // recipe.evaluations)
     ranking = not isinstance(model, CrossEncoder)
     arguments = trainer_class.training_args_class(

@@ -1,6 +1,6 @@
 """The course's figures: each draws one idea and returns the matplotlib Figure; the title is the takeaway, passed in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -167,5 +167,26 @@ def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, s
     )
     axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
     axes.set_ylim(0, 1.15 * max(means.values()))
+    headline(axes, title)
+    return figure
+
+
+def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: int, title: str) -> Figure:
+    """Dev nDCG@10 at each checkpoint (``record["dev"]["curve"]``), the untrained model at step 0; a ring marks the chosen step."""
+    steps = [0, *(point["step"] for point in curve)]
+    values = [start, *(point["dev"] for point in curve)]
+    figure, axes = blank(7, 3.4)
+    axes.plot(steps, values, marker="o", color=COLORS[0], linewidth=2)
+    axes.plot(
+        chosen,
+        values[steps.index(chosen)],
+        "o",
+        markersize=14,
+        markerfacecolor="none",
+        markeredgecolor=COLORS[1],
+        markeredgewidth=2.5,
+    )
+    axes.set(xlabel="training step", ylabel="nDCG@10 on dev (small collection)")
+    axes.set_ylim(0, 1.15 * max(values))
     headline(axes, title)
     return figure

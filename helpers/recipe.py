@@ -14,6 +14,7 @@ Model = SentenceTransformer | MultiVectorEncoder | CrossEncoder
 class Recipe:
     """How a training is done; the defaults were chosen on dev (notebook 06, appendix). Changing any field is a new training.
 
+    epochs, fewest_steps : passes over the rows; of few rows as many as make this many steps
     scale : 1 / temperature of the softmax over the passages of a batch
     dimensions : shorter widths at which the vectors shall rank as well (Matryoshka); empty for the full width alone
     frozen_layers, frozen_embeddings : what keeps the base model's weights, counted from the input
@@ -21,7 +22,8 @@ class Recipe:
     evaluations : how often dev is asked; patience : after how many answers without gain the training stops
     """
 
-    epochs: float = 2
+    epochs: float = 1.5
+    fewest_steps: int = 16
     batch_size: int = 64
     learning_rate: float = 1e-4
     warmup: float = 0.1

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
@@ -28,6 +29,17 @@ DEV_PASSAGES = (
     500  # passages that dev is asked over while training; the whole collection would take as long as the training
 )
 METRIC = "dev_ndcg@10"
+
+
+class RerankerPlan(NamedTuple):
+    """How many questions a reranker is trained on, with how many hard negatives each, and how."""
+
+    questions: int
+    negatives: int
+    recipe: Recipe
+
+
+RERANKER = RerankerPlan(1200, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5, evaluations=3))
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,8 @@ def test_ci_runs_the_readmes_test_command():
 
 ORDER = (
     "store models embedding chunking readers pydocs collection retrievers rerankers services evaluation prompts smollm llm questions "
-    "gates labels redaction traffic logfiles clicks review examples triplets splits export report plots distributions exercises course"
+    "gates labels redaction traffic logfiles clicks review examples triplets splits export cohere_tuning "
+    "adapters forgetting losses recipe fitting training experiments reranking_experiments report plots distributions comparisons exercises course"
 ).split()
 
 
