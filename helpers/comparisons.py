@@ -99,12 +99,12 @@ def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) 
 
 
 def seeds(table: pd.DataFrame, baseline: float, xlabel: str, title: str) -> Figure:
-    """One row a name, one dot a seed, a bar at the mean; ``table`` has columns name and ndcg@10, the dashed line is untrained."""
-    means = table.groupby("name")["ndcg@10"].mean().sort_values()
+    """One row a name, one dot a seed, a bar at the mean; ``table`` has columns name and small dev, the dashed line is untrained."""
+    means = table.groupby("name")["small dev"].mean().sort_values()
     figure, axes = blank(8, 1.3 + 0.42 * len(means))
     axes.barh(range(len(means)), means, color=COLORS[0], alpha=0.3, height=0.65)
     places = {name: i for i, name in enumerate(means.index)}
-    axes.scatter(table["ndcg@10"], [places[name] for name in table["name"]], s=28, color=COLORS[0], zorder=3)
+    axes.scatter(table["small dev"], [places[name] for name in table["name"]], s=28, color=COLORS[0], zorder=3)
     axes.axvline(baseline, color=COLORS[1], linestyle="--", linewidth=1.5)
     axes.annotate(
         "untrained",
@@ -115,7 +115,7 @@ def seeds(table: pd.DataFrame, baseline: float, xlabel: str, title: str) -> Figu
         color=COLORS[1],
     )
     axes.set(yticks=range(len(means)), yticklabels=means.index, xlabel=xlabel)
-    axes.set_xlim(0.8 * min(baseline, table["ndcg@10"].min()), 1.04 * table["ndcg@10"].max())
+    axes.set_xlim(0.8 * min(baseline, table["small dev"].min()), 1.04 * table["small dev"].max())
     axes.grid(axis="y", visible=False)
     headline(axes, title)
     return figure

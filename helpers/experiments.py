@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from helpers.choosing import DevRetrieval, dev_corpus
 from helpers.collection import Collection, open_collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
 from helpers.evaluation import evaluate
 from helpers.models import load_encoder
-from helpers.questions import questions_of
 from helpers.recipe import Recipe
 from helpers.retrievers import BM25, Dense
 from helpers.store import DATA, WorkbookError, fingerprint, write_text
-from helpers.training import DevRetrieval, TrainingSet, dev_corpus, finetune_encoder, sample_queries, training_set
+from helpers.training import TrainingSet, finetune_encoder, open_training_set, sample_queries
 from helpers.triplets import NEGATIVES, Triplet, build_triplets
 
 RESULTS = DATA / "results"
@@ -32,7 +32,11 @@ BUDGET = 500  # questions in the comparisons of negatives and of recipes
 
 
 class Trial(NamedTuple):
-    """One training of an experiment: what it is called, how many questions, which negatives, which recipe."""
+    """One training of an experiment: what it is called, how many questions, which negatives, which recipe.
+
+    ``whole``: scored over the whole collection too, as untrained systems are; else on the small dev collection alone, which is
+    enough to compare trainings with each other.
+    """
 
     name: str
     size: int | None = BUDGET
@@ -40,6 +44,7 @@ class Trial(NamedTuple):
     per_query: int = 1
     margin: float | None = 0.05
     recipe: Recipe = Recipe()
+    whole: bool = False
 
 
 def learning_curve() -> Iterator[Trial]:
@@ -47,7 +52,7 @@ def learning_curve() -> Iterator[Trial]:
     for seed in SEEDS:
         for size in SIZES:
             if size != 0 or seed == 0:  # nothing to draw from nothing
-                yield Trial("all" if size is None else str(size), size, recipe=Recipe(seed=seed))
+                yield Trial("all" if size is None else str(size), size, recipe=Recipe(seed=seed), whole=True)
 
 
 def negatives() -> Iterator[Trial]:
@@ -90,7 +95,7 @@ class Bench:
 
     def __init__(self, collection: Collection):
         self.collection = collection
-        self.set: TrainingSet = training_set(collection, questions_of(collection))
+        self.set: TrainingSet = open_training_set(collection)
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
         self.bm25 = BM25("bm25s").index(collection.corpus)
@@ -111,24 +116,27 @@ class Bench:
 
     def run(self, trial: Trial) -> dict:
         """Train and score one trial on dev, over the whole collection."""
-        seconds, record = 0.0, {}
-        found = self.base.retrieve(self.set.dev)
+        record, found = {}, self.base.retrieve(self.set.dev)
         if trial.size != 0:
+            name = f"experiment-{trial.size}-{trial.name}"
             trained = finetune_encoder(
-                self.collection,
-                self.triplets(trial),
-                self.dev,
-                load_encoder(),
-                trial.recipe,
-                f"experiment-{trial.size}-{trial.name}",
+                self.collection, self.triplets(trial), self.dev, load_encoder(), trial.recipe, name
             )
-            seconds, record = trained.record["seconds"], trained.record
-            found = self.whole.retrieve(trained.model, 100)
-        scores = evaluate(self.set.dev_qrels, found)
-        measured = {m: round(scores[m], 5) for m in ("ndcg@10", "recall@10", "recall@100", "mrr@10", "judged@10")}
-        questions = len(self.set.queries) if trial.size is None else trial.size
-        return {"name": trial.name, "seed": trial.recipe.seed, "questions": questions, "rows": record.get("rows", 0),
-                "step": record.get("step", 0), "small dev": round(record["dev"]["best"], 5) if record else None, **measured, "seconds": round(seconds)}  # fmt: skip
+            record = trained.record
+            found = self.whole.retrieve(trained.model, 100) if trial.whole else {}
+        scores = evaluate(self.set.dev_qrels, found) if found else {}
+        row = {
+            "name": trial.name,
+            "seed": trial.recipe.seed,
+            "rows": record.get("rows", 0),
+            "step": record.get("step", 0),
+        }
+        row["questions"] = len(self.set.queries) if trial.size is None else trial.size
+        row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
+        row |= {m: scores[m] for m in ("ndcg@10", "recall@10", "recall@100", "mrr@10", "judged@10")} if scores else {}
+        return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} | {
+            "seconds": round(record.get("seconds", 0))
+        }
 
 
 def curve_point(collection: Collection, data: TrainingSet, dev: DevRetrieval, size: int, seed: int) -> float:
@@ -181,7 +189,7 @@ def run(name: str, collection: Collection, only: str = "") -> pd.DataFrame:
         rows = [r for r in rows if (r["name"], r["seed"]) != (row["name"], row["seed"])]
         write_text(file, pd.DataFrame([*rows, row]).to_csv(index=False))
         took = time.perf_counter() - began
-        print(f"{trial.name}, seed {trial.recipe.seed}: dev nDCG@10 {row['ndcg@10']:.3f}, {took:.0f} s", flush=True)
+        print({k: v for k, v in row.items() if k != "key"}, f"{took:.0f} s", flush=True)
     return results(name, collection)
 
 

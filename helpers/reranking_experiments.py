@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from helpers.choosing import DevReranking, reranker_of
 from helpers.collection import Collection, open_collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
 from helpers.evaluation import choose_weight, evaluate
@@ -17,12 +18,10 @@ from helpers.retrievers import Dense
 from helpers.store import WorkbookError, fingerprint, write_text
 from helpers.training import (
     RERANKER,
-    DevReranking,
-    finetune_encoder,
     finetune_late_interaction,
     finetune_reranker,
-    reranker_of,
     sample_queries,
+    tuned_encoder,
 )
 from helpers.triplets import Triplet, build_triplets
 
@@ -49,11 +48,8 @@ def attempts() -> Iterator[Attempt]:
     yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
     yield Attempt("late interaction, tuned")
     yield Attempt("late interaction, tuned, learning rate 1e-4", recipe=replace(recipe, learning_rate=1e-4))
-    yield Attempt("late interaction, tuned, in-batch negatives alone", negatives="in-batch")
     yield Attempt("late interaction, tuned from the base encoder", start="encoder")
     yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=600, per_query=4, recipe=cross)
-    yield Attempt("cross-encoder, the same, learning rate 2e-4", "cross-encoder", questions=600, per_query=4,
-                  recipe=replace(cross, learning_rate=2e-4))  # fmt: skip
 
 
 class RerankingBench:
@@ -62,8 +58,7 @@ class RerankingBench:
     def __init__(self, collection: Collection):
         self.bench = Bench(collection)
         self.collection, self.set = collection, self.bench.set
-        pairs = build_triplets(collection.corpus, self.set.queries, self.set.positives, "in-batch")
-        tuned = finetune_encoder(collection, pairs, self.bench.dev, load_encoder(), name="encoder-tuned").model
+        tuned = tuned_encoder(collection, self.set, self.bench.base).model
         self.encoders = {"encoder": load_encoder(), "tuned encoder": tuned}
         self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.bench.tables).index(collection.corpus)
         found = self.first.retrieve(self.set.dev, DEPTH)

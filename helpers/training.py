@@ -7,28 +7,32 @@ from typing import NamedTuple
 
 import numpy as np
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
 
-from helpers.adapters import nearest
+from helpers.choosing import DevReranking, DevRetrieval, dev_corpus
 from helpers.collection import Collection
-from helpers.embedding import LocalEmbedder
-from helpers.evaluation import Qrels, per_query
 from helpers.examples import same
 from helpers.export import to_dataset
 from helpers.fitting import Trained, fit
-from helpers.questions import Question, as_queries
+from helpers.llm import open_llm
+from helpers.models import load_encoder
+from helpers.questions import (
+    Question,
+    as_queries,
+    generate_questions,
+    made_questions_file,
+    questions_of,
+    write_questions,
+)
 from helpers.recipe import Recipe
-from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker
-from helpers.retrievers import Run
+from helpers.retrievers import Dense
 from helpers.splits import COLLECT_BELOW, split_by_passage
-from helpers.store import WorkbookError, fingerprint
+from helpers.store import WorkbookError
 from helpers.triplets import Triplet, build_triplets
 
 FEWEST = 32  # different queries: below this a batch has too few passages to tell apart
 DEV_PASSAGES = (
     500  # passages that dev is asked over while training; the whole collection would take as long as the training
 )
-METRIC = "dev_ndcg@10"
 
 
 class RerankerPlan(NamedTuple):
@@ -85,68 +89,30 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     )
 
 
+def open_training_set(collection: Collection, generate: int = 160) -> TrainingSet:
+    """The collection's training set: its questions and train split; with neither, about ``generate`` questions are made and kept."""
+    questions = questions_of(collection)
+    if not questions and "train" not in collection.qrels:
+        questions = generate_questions(collection, open_llm(collection.build), generate)
+        write_questions(questions, made_questions_file(collection))
+    return training_set(collection, questions)
+
+
+def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Trained:
+    """The encoder of notebook 06, by the default recipe: loaded where it was trained already, else trained now.
+
+    ``base`` is the untrained encoder's retriever, indexed. Raises WorkbookError as ``finetune_encoder`` does.
+    """
+    pairs = build_triplets(collection.corpus, data.queries, data.positives, "in-batch")
+    small = dev_corpus(collection.corpus, data.dev_qrels, base.retrieve(data.dev))
+    dev = DevRetrieval(data.dev, data.dev_qrels, small)
+    return finetune_encoder(collection, pairs, dev, load_encoder(), name="encoder-tuned")
+
+
 def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """The queries and positives of ``size`` queries drawn by ``seed``, of two sizes the smaller within the larger; None for all."""
     order = np.random.default_rng(seed).permutation(sorted(data.positives))[:size].tolist()
     return {q: data.queries[q] for q in order}, {q: data.positives[q] for q in order}
-
-
-def dev_corpus(
-    corpus: Mapping[str, str], qrels: Qrels, run: Run, limit: int = DEV_PASSAGES, seed: int = 0
-) -> dict[str, str]:
-    """A small collection for choosing checkpoints: what is relevant, what is nearest to the queries in ``run``, and a random rest.
-
-    Scores over it are higher than over the whole collection; what counts is which checkpoint has the highest.
-    """
-    chosen = dict.fromkeys(d for docs in qrels.values() for d, grade in docs.items() if grade > 0 and d in corpus)
-    deepest = max(map(len, run.values()), default=0)
-    ranked = (list(docs)[rank] for rank in range(deepest) for docs in run.values() if rank < len(docs))
-    chosen |= dict.fromkeys(d for d, _ in zip(dict.fromkeys(ranked), range(limit // 2), strict=False))
-    rest = [d for d in sorted(corpus) if d not in chosen]
-    spare = np.random.default_rng(seed).permutation(len(rest))[: max(0, limit - len(chosen))]
-    return {d: corpus[d] for d in sorted([*chosen, *(rest[i] for i in spare)])}
-
-
-class DevRetrieval(BaseEvaluator):
-    """nDCG@10 of an encoder on dev queries over the passages it is given."""
-
-    def __init__(self, queries: Mapping[str, str], qrels: Qrels, corpus: Mapping[str, str]):
-        super().__init__()
-        self.primary_metric = METRIC
-        self.queries, self.qrels, self.corpus = dict(queries), qrels, dict(corpus)
-        self.key = fingerprint(self.queries, qrels, self.corpus)
-
-    def retrieve(self, model: SentenceTransformer, k: int = 10) -> Run:
-        """The k best passages for each dev query, by exact search; nothing is kept on disk."""
-        embedder = LocalEmbedder(model)
-        passages = embedder.embed(list(self.corpus.values()), "document")
-        return nearest(
-            self.queries, embedder.embed(list(self.queries.values()), "query"), list(self.corpus), passages, k
-        )
-
-    def __call__(self, model: SentenceTransformer, output_path=None, epoch: float = -1, steps: int = -1) -> dict:
-        return {METRIC: float(per_query(self.qrels, self.retrieve(model))["ndcg@10"].mean())}
-
-
-class DevReranking(BaseEvaluator):
-    """nDCG@10 of a reranker on the best ``depth`` passages of a first stage's dev run."""
-
-    def __init__(self, queries: Mapping[str, str], qrels: Qrels, run: Run, corpus: Mapping[str, str], depth: int = 20):
-        super().__init__()
-        self.primary_metric = METRIC
-        self.queries, self.qrels, self.depth = dict(queries), qrels, depth
-        self.run = {q: dict(list(docs.items())[:depth]) for q, docs in run.items()}
-        self.corpus = {d: corpus[d] for docs in self.run.values() for d in docs}
-        self.key = fingerprint(self.queries, qrels, {q: list(docs) for q, docs in self.run.items()}, self.corpus)
-
-    def __call__(self, model, output_path=None, epoch: float = -1, steps: int = -1) -> dict:
-        run = reranker_of(model).rerank(self.queries, self.run, self.corpus, self.depth)
-        return {METRIC: float(per_query(self.qrels, run)["ndcg@10"].mean())}
-
-
-def reranker_of(model: MultiVectorEncoder | CrossEncoder) -> Reranker:
-    """The model as a reranker that keeps nothing on disk."""
-    return CrossEncoderReranker(model) if isinstance(model, CrossEncoder) else LateInteraction(model, None)
 
 
 def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> None:

@@ -194,6 +194,16 @@ def test_the_solution_passes_the_check_with_one_line(number, solution, capsys, p
         ),
         ("05.2", "def hard_negatives(scores, positives, n, margin): return sorted(scores, key=scores.get)[-n:]"),
         ("05.3", "def leaked(train, held_out): return len(set(train) & set(held_out)) / len(held_out)"),
+        ("06.1", "def in_batch_loss(cosines, scale): return -sum(row[i] for i, row in enumerate(cosines))"),
+        ("06.2", "def shorten(vector, width): return vector[:width]"),
+        ("06.2", "def shorten(vector, width): return None"),
+        (
+            "06.3",
+            "def unseen(qrels, trained): return sorted(q for q, docs in qrels.items() if not set(docs) & trained)",
+        ),
+        ("07.1", "def max_sim(table): return max(max(row) for row in table)"),
+        ("07.2", "def frontier_of(systems): return sorted(systems, key=lambda name: systems[name][0])"),
+        ("07.3", "def reranked_top(first, scores, k): return sorted(first, key=lambda d: -scores[d])[:k]"),
     ],
 )
 def test_a_wrong_answer_fails_with_one_sentence(number, wrong, capsys, pydocs_collection):

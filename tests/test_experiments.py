@@ -1,0 +1,109 @@
+"""The long experiments: what they compare, that they go on where they stopped, and that the committed logs are theirs."""
+
+import pandas as pd
+import pytest
+
+from helpers import comparisons, experiments, reranking_experiments
+from helpers.collection import Collection
+from helpers.evaluation import evaluate, first_pool
+from helpers.store import DATA
+from helpers.triplets import NEGATIVES
+
+COMMITTED = {
+    "learning-curve": experiments.learning_curve,
+    "negatives": experiments.negatives,
+    "recipes": experiments.recipes,
+}
+
+
+def test_the_learning_curve_has_every_size_with_three_seeds_and_nothing_once():
+    trials = list(experiments.learning_curve())
+    assert {(t.size, t.recipe.seed) for t in trials} == {(0, 0)} | {
+        (s, i) for s in experiments.SIZES[1:] for i in range(3)
+    }
+
+
+def test_the_negatives_are_those_of_notebook_05_on_the_same_questions():
+    trials = list(experiments.negatives())
+    assert {t.negatives for t in trials} == set(NEGATIVES)
+    assert {(t.size, t.recipe.epochs, t.recipe.fewest_steps) for t in trials} == {(500, 1.5, 16)}
+
+
+def test_each_recipe_changes_one_thing():
+    default, *others = experiments.recipes()
+    assert default.name == "default"
+    for trial in others:
+        changed = [
+            f for f in trial.recipe.__dataclass_fields__ if getattr(trial.recipe, f) != getattr(default.recipe, f)
+        ]
+        assert len(changed) == (0 if trial.negatives == "encoder-hard" else 1)
+
+
+class FakeBench:
+    """Answers without training; counts how often it is asked."""
+
+    asked: list = []
+
+    def __init__(self, collection):
+        self.dev = type("Dev", (), {"key": "k"})()
+
+    def run(self, trial):
+        self.asked.append(trial.name)
+        if len(self.asked) == 3:
+            raise KeyboardInterrupt
+        return {"name": trial.name, "seed": trial.recipe.seed, "ndcg@10": 0.5}
+
+
+def test_an_experiment_that_is_cut_off_goes_on_and_repeats_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "Bench", FakeBench)
+    monkeypatch.setattr(FakeBench, "asked", [])
+    tiny = Collection("tiny", {"a": "apple"})
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run("negatives", tiny)
+    assert len(experiments.results("negatives", tiny)) == 2
+    table = experiments.run("negatives", tiny)
+    assert len(table) == 18
+    assert len(FakeBench.asked) == 3 + 16
+    experiments.run("negatives", tiny)
+    assert len(FakeBench.asked) == 19
+
+
+def test_an_experiment_that_was_not_run_has_no_results():
+    assert experiments.results("negatives", Collection("tiny", {"a": "apple"})).empty
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_committed_log_holds_trials_of_this_code_and_dev_scores(name):
+    log = pd.read_csv(DATA / "results" / f"{name}.csv", dtype={"name": str})
+    expected = {(t.name, t.recipe.seed) for t in COMMITTED[name]()}
+    assert {(row["name"], row["seed"]) for _, row in log.iterrows()} <= expected
+    assert not log.duplicated(["name", "seed"]).any()
+    assert log["small dev"].dropna().between(0, 1).all()
+
+
+def test_the_learning_curve_is_committed_whole():
+    log = pd.read_csv(DATA / "results" / "learning-curve.csv", dtype={"name": str})
+    assert len(log) == len(list(experiments.learning_curve()))
+
+
+def test_the_committed_attempts_at_reranking_are_those_of_the_code():
+    log = pd.read_csv(DATA / "results" / "rerankers.csv")
+    assert set(log["name"]) == {a.name for a in reranking_experiments.attempts()}
+
+
+def test_the_frontier_keeps_what_nothing_beats_in_both():
+    table = pd.DataFrame({"ms": [1, 5, 5, 9, 20], "ndcg@10": [0.2, 0.4, 0.3, 0.4, 0.5]}, index=list("abcde"))
+    assert list(comparisons.efficient(table).index) == ["a", "b", "e"]  # d is slower than b and no better
+
+
+def test_the_first_pool_is_what_was_judged_before_the_tuned_systems(pydocs_collection):
+    both = pydocs_collection.qrels["test"]
+    first = first_pool(pydocs_collection, "test")
+    assert first.keys() == both.keys()
+    assert sum(map(len, first.values())) == 6_277  # data/README.md
+    assert all(both[q][d] == grade for q, docs in first.items() for d, grade in docs.items())
+    assert evaluate(first, {q: dict.fromkeys(docs, 1.0) for q, docs in first.items()})["judged@10"] == 1.0
+
+
+def test_a_collection_of_ones_own_has_no_first_pool():
+    assert first_pool(Collection("mine", {"a": "apple"}), "test") is None
