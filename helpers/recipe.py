@@ -22,8 +22,8 @@ class Recipe:
     evaluations : how often dev is asked; patience : after how many answers without gain the training stops
     """
 
-    epochs: float = 1.5
-    fewest_steps: int = 16
+    epochs: float = 1.2
+    fewest_steps: int = 12
     batch_size: int = 64
     learning_rate: float = 1e-4
     warmup: float = 0.1
@@ -34,7 +34,7 @@ class Recipe:
     frozen_layers: int = 0
     frozen_embeddings: bool = True
     weights: tuple[float, ...] = (1.0,)
-    evaluations: int = 4
+    evaluations: int = 3
     patience: int = 2
     max_tokens: int = 192
     seed: int = 0

@@ -29,7 +29,7 @@ DEPTH = 50
 
 
 class Attempt(NamedTuple):
-    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all)."""
+    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all), kept as ``model``."""
 
     name: str
     kind: str = "late interaction"
@@ -38,6 +38,7 @@ class Attempt(NamedTuple):
     negatives: str = "encoder-hard"
     per_query: int = RERANKER.negatives
     recipe: Recipe = RERANKER.recipe
+    model: str = "attempt"
 
 
 def attempts() -> Iterator[Attempt]:
@@ -46,10 +47,9 @@ def attempts() -> Iterator[Attempt]:
     cross = replace(recipe, batch_size=8)
     yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
     yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
-    yield Attempt("late interaction, tuned")
-    yield Attempt("late interaction, tuned, learning rate 1e-4", recipe=replace(recipe, learning_rate=1e-4))
+    yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
     yield Attempt("late interaction, tuned from the base encoder", start="encoder")
-    yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=600, per_query=4, recipe=cross)
+    yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
 
 
 class RerankingBench:
@@ -83,7 +83,7 @@ class RerankingBench:
                 self.dev,
                 model,
                 attempt.recipe,
-                f"attempt-{fingerprint(attempt.name)}",
+                attempt.model,
             )
             model, seconds = trained.model, trained.record["seconds"]
         scores = reranker_of(model).rerank(self.set.dev, self.near, self.collection.corpus, DEPTH)

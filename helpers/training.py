@@ -43,7 +43,7 @@ class RerankerPlan(NamedTuple):
     recipe: Recipe
 
 
-RERANKER = RerankerPlan(1200, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5, evaluations=3))
+RERANKER = RerankerPlan(800, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,27 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pyarrow as pa
-from sentence_transformers import SentenceTransformer
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from transformers import PrinterCallback
 
-from helpers.collection import open_collection
+from helpers.choosing import DevRetrieval, dev_corpus
+from helpers.collection import Collection, open_collection
 from helpers.embedding import encode
-from helpers.models import load_encoder, packaged_encoder
+from helpers.export import to_dataset
+from helpers.losses import loss_for
+from helpers.models import load_encoder, load_late_interaction, packaged_encoder, pair_encoder
+from helpers.recipe import Recipe, prepared
+from helpers.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.retrievers import BM25
+from helpers.training import open_training_set, sample_queries
+from helpers.triplets import build_triplets
 
 ROUNDS = 3
 
@@ -48,6 +63,56 @@ def bench_encoding(texts: list[str]) -> None:
     print(
         f"encoding {len(texts)} passages: plain {a:.1f} s, ours {b:.1f} s, ours is {ratio:.2f} times as fast (same vectors: {same})"
     )
+
+
+def train(model: SentenceTransformer, rows: Dataset, loss: torch.nn.Module) -> None:
+    """One epoch of the library's trainer in batches of 64 without duplicates; nothing is evaluated or saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SentenceTransformerTrainingArguments(
+            folder, num_train_epochs=1, per_device_train_batch_size=64, batch_sampler="no_duplicates", save_strategy="no",
+            logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        )  # fmt: skip
+        trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def bench_training(collection: Collection, questions: int = 192) -> None:
+    """The same rows by a plain ``SentenceTransformerTrainer`` call, and with the course's loss and recipe; then a dev evaluation."""
+    data = open_training_set(collection)
+    queries, positives = sample_queries(data, questions, seed=0)
+    for form, kind in (("pairs", "in-batch"), ("tuples", "random")):
+        rows = to_dataset(build_triplets(collection.corpus, queries, positives, kind), collection.corpus, form)
+
+        def plain(rows=rows):
+            model = load_encoder()
+            train(model, rows, MultipleNegativesRankingLoss(model))
+
+        def ours(rows=rows):
+            model = load_encoder()
+            with prepared(model, Recipe()):
+                train(model, rows, loss_for(model, Recipe().scale, Recipe().dimensions))
+
+        a, b, ratio = paired(plain, ours)
+        print(f"training on {len(rows)} {form}: plain {len(rows) / a:.1f} rows/s, ours {len(rows) / b:.1f} rows/s, ours is {ratio:.2f} times as fast")  # fmt: skip
+    encoder = load_encoder()
+    run = {q: dict.fromkeys(docs, 1.0) for q, docs in data.dev_qrels.items()}
+    dev = DevRetrieval(data.dev, data.dev_qrels, dev_corpus(collection.corpus, data.dev_qrels, run))
+    once = min(seconds(lambda: dev(encoder)) for _ in range(ROUNDS))
+    print(f"one dev evaluation: {once:.1f} s, as long as training on {once * len(rows) / b:.0f} such rows")
+
+
+def bench_rerankers(collection: Collection, depth: int = 20, queries: int = 10) -> None:
+    """Pairs of query and passage a second: late interaction with and without the passages' vectors, a cross-encoder."""
+    some = dict(list(collection.queries.items())[:queries])
+    first = BM25("bm25s").index(collection.corpus).retrieve(some, depth)
+    pairs = sum(map(len, first.values()))
+    late = LateInteraction(load_late_interaction(), None)
+    cold = seconds(lambda: late.rerank(some, first, collection.corpus, depth))
+    warm = seconds(lambda: late.rerank(some, first, collection.corpus, depth))
+    cross = CrossEncoderReranker(pair_encoder(load_encoder()))
+    pairwise = seconds(lambda: cross.rerank(some, first, collection.corpus, depth))
+    print(f"reranking, pairs/s: late interaction {pairs / cold:.0f} at first, {pairs / warm:.0f} with known passages, cross-encoder {pairs / pairwise:.0f}")  # fmt: skip
 
 
 def synthetic(texts: list[str], n: int, rng: np.random.Generator) -> list[str]:
@@ -96,6 +161,8 @@ def main() -> None:
     collection = open_collection("pydocs")
     texts, queries = list(collection.corpus.values()), list(collection.queries.values())
     bench_encoding(texts[:800])
+    bench_training(collection)
+    bench_rerankers(collection)
     bench_search(texts, queries, (3_000, 20_000, 100_000))
 
 

@@ -150,6 +150,25 @@ def test_the_agreement_stated_is_the_agreement_found(weights, stated, readme):
     assert re.search(rf"(?m)^.*{re.escape(stated)}(?!\d)", readme)
 
 
+def test_the_later_pairs_and_the_check_pairs_are_judged():
+    judged = {tuple(row[:2]) for row in ALL_JUDGED}
+    later = [tuple(row[:2]) for row in rows(PYDOCS / "later.tsv")]
+    check = [tuple(row[:2]) for row in rows(PYDOCS / "later_check.tsv")]
+    assert len(set(later)) == len(later)
+    assert len(set(check)) == len(check)
+    assert set(later) < judged
+    assert set(check) < judged
+
+
+@pytest.mark.parametrize(("weights", "stated"), [(None, "κ = 0.92"), ("quadratic", "κ = 0.97")])
+def test_the_later_judges_use_the_scale_of_the_first(weights, stated, readme):
+    first = {tuple(row[:2]): int(row[2]) for row in ALL_JUDGED}
+    check = rows(PYDOCS / "later_check.tsv")
+    kappa = cohen_kappa_score([first[tuple(r[:2])] for r in check], [int(r[2]) for r in check], weights=weights)
+    assert f"κ = {kappa:.2f}" == stated
+    assert stated in readme
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_readme_names_each_file(name, readme):
     assert name in readme
