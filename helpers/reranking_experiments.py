@@ -48,7 +48,6 @@ def attempts() -> Iterator[Attempt]:
     yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
     yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
     yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
-    yield Attempt("late interaction, tuned from the base encoder", start="encoder")
     yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
 
 

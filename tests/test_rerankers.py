@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from fakes import FakeEmbedder, random_texts
 
 from helpers import models
 from helpers.embedding import encode
-from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage
+from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage, second_stage
 from helpers.retrievers import Dense, Retriever, fuse
 from helpers.store import WorkbookError
 
@@ -180,3 +181,42 @@ def test_two_stages_with_late_interaction_search_as_they_retrieve(late_model, tm
 def test_two_stages_refuse_a_weight_out_of_range():
     with pytest.raises(WorkbookError, match="between 0 and 1"):
         TwoStage(FixedRetriever(FIRST), LengthReranker(), weight=-1).index(CORPUS).search("?", 3)
+
+
+def test_one_scoring_serves_every_depth_and_weight():
+    scored = LengthReranker().rerank({"q": "?"}, {"q": FIRST}, CORPUS, k=6)
+    for depth in (1, 3, 6):
+        for weight in (0.0, 0.4, 1.0):
+            stages = TwoStage(FixedRetriever(FIRST), LengthReranker(), depth, weight).index(CORPUS)
+            run = second_stage({"q": FIRST}, scored, depth, weight, k=6)
+            assert list(run["q"]) == list(stages.retrieve({"q": "?"}, 6)["q"])
+
+
+def test_late_interaction_without_a_folder_scores_the_same_and_keeps_nothing(late_model, tmp_path):
+    texts = random_texts(6, seed=2)
+    corpus = {f"d{i}": text for i, text in enumerate(texts)}
+    first = {q: dict.fromkeys(corpus, 0.0) for q in ("q1", "q2")}
+    queries = {"q1": texts[0], "q2": "buk dal"}
+    kept = LateInteraction(late_model, tmp_path / "tables").rerank(queries, first, corpus)
+    free = LateInteraction(late_model, None).rerank(queries, first, corpus)
+    for q in queries:
+        assert free[q] == pytest.approx(kept[q], abs=2e-3)  # the folder holds passages in half precision
+    assert [p.name for p in tmp_path.iterdir()] == ["tables"]
+
+
+def test_a_pair_encoder_starts_from_the_encoders_layers_and_scores_the_same_twice():
+    encoder = models.load_encoder()
+    first, second = models.pair_encoder(encoder), models.pair_encoder(encoder)
+    pairs = [("cut bread", "slice a loaf"), ("cut bread", "toast")]
+    assert first.predict(pairs) == pytest.approx(second.predict(pairs))
+    theirs, ours = encoder[0].model.state_dict(), first[0].model.state_dict()
+    assert all((theirs[name] == ours[name]).all() for name in theirs)
+
+
+def test_a_token_encoder_has_the_weights_of_the_encoder_and_not_the_encoder_itself():
+    encoder = models.load_encoder()
+    tokens = models.token_encoder(encoder)
+    with torch.no_grad():
+        next(tokens[0].model.parameters()).add_(1.0)
+        change = next(tokens[0].model.parameters()) - next(encoder[0].model.parameters())
+    assert float(change.mean()) == pytest.approx(1.0, abs=1e-4)
