@@ -95,6 +95,7 @@ class Bench:
             self.set.dev, self.set.dev_qrels, dev_corpus(collection.corpus, self.set.dev_qrels, near)
         )
         self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
+        self.key = fingerprint(self.dev.key, self.set.queries, self.set.positives)
 
     def triplets(self, trial: Trial) -> list[Triplet]:
         """The rows of a trial; the recipe's seed draws its questions."""
@@ -172,7 +173,7 @@ def run(name: str, collection: Collection, only: str = "") -> pd.DataFrame:
     bench = Bench(collection)
     for trial in EXPERIMENTS[name]():
         rows = results(name, collection).to_dict("records")
-        key = fingerprint(repr(trial), collection.key, bench.dev.key)
+        key = fingerprint(repr(trial), bench.key)
         if any(row["key"] == key for row in rows) or only not in trial.name:
             continue
         began = time.perf_counter()

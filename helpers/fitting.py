@@ -152,7 +152,7 @@ def _train(
     """(dev curve, seconds, best dev value, its step): the model holds the best checkpoint's weights, unless step is 0."""
     trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
     metric = evaluator.primary_metric
-    model.model_card_data.generate_widget_examples = False
+    model.model_card_data.set_widget_examples = lambda dataset: None  # our card shows none, and the search has a bar
     steps = max(recipe.fewest_steps, round(recipe.epochs * len(dataset) / recipe.batch_size))
     every = max(1, steps // recipe.evaluations)
     ranking = not isinstance(model, CrossEncoder)

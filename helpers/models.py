@@ -148,13 +148,19 @@ def load_trained(folder: Path, kind: type[Model]) -> Model:
     return _load(kind, str(folder), "tuned model", "the training's folder (remove it to train anew)")
 
 
+def _copied_layers(encoder: SentenceTransformer) -> Transformer:
+    with quiet_files():
+        words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
+    words.model.load_state_dict(encoder[0].model.state_dict())
+    return words
+
+
 def token_encoder(encoder: SentenceTransformer) -> MultiVectorEncoder:
     """A late-interaction model with the weights of an encoder: its token vectors at full width, without a projection.
 
     The weights are copied, so that tuning one leaves the other as it is.
     """
-    words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
-    words.model.load_state_dict(encoder[0].model.state_dict())
+    words = _copied_layers(encoder)
     modules = [words, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
     return MultiVectorEncoder(modules=modules, device=str(encoder.device), similarity_fn_name="meanmaxsim")
 
@@ -165,8 +171,7 @@ def pair_encoder(encoder: SentenceTransformer) -> CrossEncoder:
 
     Mean, because that is what the encoder was trained with; the new head starts at random (seed 0).
     """
-    words = Transformer(encoder[0].model.name_or_path, max_seq_length=encoder.max_seq_length)
-    words.model.load_state_dict(encoder[0].model.state_dict())
+    words = _copied_layers(encoder)
     width = words.get_embedding_dimension()
     with torch.random.fork_rng():
         torch.manual_seed(0)

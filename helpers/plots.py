@@ -186,7 +186,7 @@ def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: i
         markeredgecolor=COLORS[1],
         markeredgewidth=2.5,
     )
-    axes.set(xlabel="training step", ylabel="nDCG@10 on dev (small collection)")
+    axes.set(xlabel="training step", ylabel="nDCG@10 on dev")
     axes.set_ylim(0, 1.15 * max(values))
     headline(axes, title)
     return figure

@@ -47,7 +47,7 @@ class FakeBench:
     asked: ClassVar[list] = []
 
     def __init__(self, collection):
-        self.dev = type("Dev", (), {"key": "k"})()
+        self.key = "k"
 
     def run(self, trial):
         self.asked.append(trial.name)
