@@ -22,7 +22,8 @@ METRIC = "dev_ndcg@10"
 def dev_corpus(
     corpus: Mapping[str, str], qrels: Qrels, run: Run, limit: int = DEV_PASSAGES, seed: int = 0
 ) -> dict[str, str]:
-    """A small collection for choosing checkpoints: what is relevant, what is nearest to the queries in ``run``, and a random rest.
+    """A small collection for choosing checkpoints: what is relevant, what is nearest to the queries in ``run`` (``limit`` / 2
+    passages), and a random rest up to ``limit``; more than that only where the first two are more.
 
     Scores over it are higher than over the whole collection; what counts is which checkpoint has the highest.
     """

@@ -1,5 +1,6 @@
 """Cohere's reranker fine-tuning, as its SDK still spells it; the service itself was retired on 15 September 2025."""
 
+import re
 from pathlib import Path
 
 import cohere
@@ -34,4 +35,7 @@ def submit(path: Path, name: str, client: cohere.ClientV2) -> str:
     try:
         return asking("Cohere", "CO_API_KEY", ask)
     except WorkbookError as error:
-        raise WorkbookError(f"{error} ({RETIRED}: tune your own reranker instead, notebook 07.)") from None
+        status = re.search(r"HTTP \d+", str(error))
+        raise WorkbookError(
+            f"Cohere did not start the training ({status[0] if status else 'no answer'}), for {RETIRED}: tune your own reranker (notebook 07)."
+        ) from None

@@ -25,7 +25,6 @@ from sentence_transformers import (
 from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from helpers.collection import Collection
 from helpers.losses import loss_for
@@ -120,7 +119,9 @@ def fit(
             "python": platform.python_version(),
         }  # fmt: skip
         _keep(work, folder, model, record)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's word for a failed write
+            raise
         raise WorkbookError(
             f"Cannot store the training of {name} under {work.parent} ({str(error)[:120]}): free some space and run again; it "
             "goes on at the last checkpoint that is whole."
@@ -161,7 +162,7 @@ def _train(
         warmup_steps=recipe.warmup, lr_scheduler_type="cosine", weight_decay=recipe.weight_decay, seed=recipe.seed, data_seed=recipe.seed,
         eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
         metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=False, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        dataloader_pin_memory=False, restore_callback_states_from_checkpoint=True, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         **({"batch_sampler": "no_duplicates"} if ranking else {}),
     )  # fmt: skip
     trainer = trainer_class(
@@ -176,7 +177,7 @@ def _train(
         return spent + time.perf_counter() - began
 
     with prepared(model, recipe), quiet_files():
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(work))
     curve = [
         {"step": log["step"], "epoch": round(log["epoch"], 3), "dev": log[f"eval_{metric}"]}
         for log in trainer.state.log_history
@@ -184,6 +185,15 @@ def _train(
     ]
     best = max(curve, key=lambda point: point["dev"], default={"dev": start, "step": 0})
     return curve, clock(), max(start, best["dev"]), best["step"] if best["dev"] > start else 0
+
+
+def _last_whole_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written to its end; its state is written last. Broken ones are removed."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        if _read(folder / "trainer_state.json"):
+            return str(folder)
+        shutil.rmtree(folder)
+    return None
 
 
 class _Clock(TrainerCallback):

@@ -45,6 +45,7 @@ def prepared(model: Model, recipe: Recipe) -> Iterator[None]:
     """For the time of a training: frozen what the recipe freezes, its dropout, its input length."""
     dropouts = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     length, network = model.max_seq_length, model[0].model
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for module, _ in dropouts:
         module.p = recipe.dropout
     model.max_seq_length = min(length or recipe.max_tokens, recipe.max_tokens)
@@ -56,7 +57,8 @@ def prepared(model: Model, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     finally:
-        model.requires_grad_(True)
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
         model.max_seq_length = length
         for module, p in dropouts:
             module.p = p

@@ -111,6 +111,8 @@ def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Tra
 
 def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """The queries and positives of ``size`` queries drawn by ``seed``, of two sizes the smaller within the larger; None for all."""
+    if size is None:
+        return dict(data.queries), dict(data.positives)
     order = np.random.default_rng(seed).permutation(sorted(data.positives))[:size].tolist()
     return {q: data.queries[q] for q in order}, {q: data.positives[q] for q in order}
 

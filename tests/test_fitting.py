@@ -38,7 +38,14 @@ DEV = DevRetrieval({f"q{i}": QUERIES[i] for i in range(60, 90)}, {f"q{i}": {f"d{
 
 # 16 steps, dev asked after 4, 8, 12 and 16; QUICK: 2 steps, asked after the second.
 RECIPE = Recipe(
-    epochs=0, fewest_steps=16, batch_size=8, learning_rate=2e-3, frozen_embeddings=False, dimensions=(), patience=2
+    epochs=0,
+    fewest_steps=16,
+    batch_size=8,
+    learning_rate=2e-3,
+    frozen_embeddings=False,
+    dimensions=(),
+    evaluations=4,
+    patience=2,
 )
 QUICK = replace(RECIPE, fewest_steps=2, evaluations=1)
 RISING = {-1: 0.1, 2: 0.2, 4: 0.2, 8: 0.3, 12: 0.4, 16: 0.5}

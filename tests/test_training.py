@@ -217,12 +217,12 @@ def test_small_collection_of_a_small_collection_is_all_of_it():
     assert dev_corpus(MANY, RELEVANT, RUN, limit=500) == MANY
 
 
-@pytest.mark.parametrize("relevant", [0, 5, 8, 10])
-def test_small_collection_keeps_its_limit_as_long_as_what_is_relevant_does(relevant):
+@pytest.mark.parametrize(("relevant", "size"), [(0, 10), (5, 10), (8, 13), (10, 15)])
+def test_small_collection_keeps_its_limit_unless_what_is_relevant_and_near_is_more(relevant, size):
     qrels = {"q1": {f"d{i}": 1 for i in range(40, 40 + relevant)}}
-    small = dev_corpus(MANY, qrels, RUN, limit=10)
+    small = dev_corpus(MANY, qrels, RUN, limit=10)  # five are the nearest, none of them relevant
     assert set(qrels["q1"]) <= small.keys()
-    assert len(small) == 10
+    assert len(small) == size
 
 
 def test_small_collection_has_all_that_is_relevant_even_beyond_its_limit():
