@@ -12,8 +12,9 @@ from helpers.readers import read_jsonl
 from helpers.store import DATA, WorkbookError
 
 Texts = dict[str, str]
-_SEE_ALSO = re.compile(r"^See Also\s*\n-+\s*\n(.*?)(?=\n\S[^\n]*\n-{3,}|\Z)", re.S | re.M)
-_ROLE = re.compile(r":\w+:`~?([\w.]+)`")
+_SEE_ALSO = re.compile(r"^See Also[ \t]*\n-+[ \t]*\n(.*?)(?=\n\S[^\n]*\n-{3,}|\Z)", re.S | re.M)
+_ROLE = re.compile(r"(?::py)?:\w+:`~?([\w.]+)`")
+_COLON = re.compile(r"\s*:(?=\s|$)")  # between the names of a line and what they do
 
 
 def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -26,8 +27,9 @@ def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, d
         section = _SEE_ALSO.search(page)
         if doc not in corpus or section is None:
             continue
-        heads = [line.split(" : ")[0] for line in section[1].splitlines() if line and not line[0].isspace()]
-        names = [name for head in heads for name in re.split(r"[,\s]+", _ROLE.sub(r"\1", head)) if name]
+        lines = [_ROLE.sub(r"\1", line) for line in section[1].splitlines() if line and not line[0].isspace()]
+        heads = [_COLON.split(line, maxsplit=1)[0] for line in lines if not line.startswith("..")]
+        names = [name for head in heads for name in re.split(r"[,\s]+", head) if name]
         linked = {target for name in names if (target := _resolved(name, doc, corpus)) and target != doc}
         if linked:
             found[doc] = dict.fromkeys(sorted(linked), 1)

@@ -41,11 +41,16 @@ def _rows(columns: Sequence[Features]) -> Features:
     return merged
 
 
+def _settings(column: Features) -> dict[str, Any]:
+    """The keys, with the values of those that are no tensors, such as the length of a prompt."""
+    return {key: None if isinstance(value, Tensor) else value for key, value in column.items()}
+
+
 def _can_be_cut(columns: Sequence[Features]) -> bool:
     """Whether the columns are padded token ids, on the right, and nothing else that has to be kept together."""
     masks = [column.get("attention_mask") for column in columns]
-    same_keys = all(set(column) == set(columns[0]) for column in columns)
-    return same_keys and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
+    same = all(_settings(column) == _settings(columns[0]) for column in columns)
+    return same and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
 
 
 def forward_by_length(
