@@ -12,7 +12,7 @@ Model = SentenceTransformer | MultiVectorEncoder | CrossEncoder
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a training is done; the defaults were chosen on dev (notebook 06, appendix). Changing any field is a new training.
+    """How a training is done; the defaults fit minutes on two cores (notebook 06, appendix). Changing any field is a new training.
 
     epochs, fewest_steps : passes over the rows; of few rows as many as make this many steps
     scale : 1 / temperature of the softmax over the passages of a batch
