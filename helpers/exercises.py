@@ -39,7 +39,7 @@ def check_02_precision(function: Any) -> None:
     """``precision_at(qrels_of_one_query, ranking, k)``: the share of the first k that is relevant."""
     cases = [(({"a": 1, "b": 0}, ["a", "b", "c"], 2), 0.5), (({"a": 2}, ["b", "a"], 5), 0.2), (({"a": 1}, [], 3), 0.0)]
     done = "precision counts what is relevant among the first k, and divides by k even when fewer were found."
-    _by_hand(function, cases, done)
+    by_hand(function, cases, done)
 
 
 def check_02_rrf(function: Any) -> None:
@@ -66,7 +66,7 @@ def check_02_losses(answer: Any, qrels: dict, first: dict, second: dict) -> None
     )
 
 
-def _by_hand(function: Any, cases: Sequence[tuple[tuple, Any]], done: str) -> None:
+def by_hand(function: Any, cases: Sequence[tuple[tuple, Any]], done: str) -> None:
     """Compare a function's answers with those worked out by hand."""
     if not _started(function):
         return None
@@ -92,14 +92,14 @@ def check_03_copied(function: Any) -> None:
         (("why why not", "not here"), 1 / 2),
         (("", "text"), 0.0),
     ]
-    _by_hand(function, cases, "the more a question copies, the less a retriever learns from it.")
+    by_hand(function, cases, "the more a question copies, the less a retriever learns from it.")
 
 
 def check_03_leaks(function: Any) -> None:
     """``leaks_into(question, queries)``: ids of the queries that are the same but for capitals, blanks and punctuation."""
     queries = {"b": "Cut bread, please!", "a": "cut  BREAD please", "c": "cut breadcrumbs please"}
     cases = [(("cut bread please?", queries), ["a", "b"]), (("toast", queries), [])]
-    _by_hand(function, cases, "the same question in other clothes is still the same question.")
+    by_hand(function, cases, "the same question in other clothes is still the same question.")
 
 
 def check_03_decisive(answer: Any, gates: pd.DataFrame) -> None:
@@ -122,7 +122,7 @@ def check_04_redaction(function: Any) -> None:
         (("E-20417 or jane@example.com",), "[staff] or [email]"),
         (("part E-204170 of type SE-20417",), "part E-204170 of type SE-20417"),
     ]
-    _by_hand(function, cases, "what is not stored cannot leak.")
+    by_hand(function, cases, "what is not stored cannot leak.")
 
 
 def check_04_corrected(function: Any) -> None:
@@ -133,7 +133,7 @@ def check_04_corrected(function: Any) -> None:
         (([(2, True), (4, True), (4, False)], chance), 2.0),
         (([], chance), 0.0),
     ]
-    _by_hand(function, cases, "a click at a rank where few look says more than one at the top.")
+    by_hand(function, cases, "a click at a rank where few look says more than one at the top.")
 
 
 def check_04_topic(answer: Any, per_topic: pd.DataFrame) -> None:
@@ -152,7 +152,7 @@ def check_05_pairs(function: Any) -> None:
     """``to_pairs(examples)``: one row a positive, in order."""
     row = {"question": "q", "positive_examples": ["a", "b"], "negative_examples": ["c"]}
     pairs = [{"question": "q", "answer": "a"}, {"question": "q", "answer": "b"}]
-    _by_hand(function, [(([row],), pairs), (([],), [])], "one pair a positive.")
+    by_hand(function, [(([row],), pairs), (([],), [])], "one pair a positive.")
 
 
 def check_05_hard(function: Any) -> None:
@@ -163,14 +163,14 @@ def check_05_hard(function: Any) -> None:
         ((scores, {"p"}, 2, 0.0), ["q", "a"]),
         ((scores, {"q"}, 9, 0.5), ["d"]),
     ]
-    _by_hand(function, cases, "near enough to teach, far enough to be wrong.")
+    by_hand(function, cases, "near enough to teach, far enough to be wrong.")
 
 
 def check_05_leaked(function: Any) -> None:
     """``leaked(train, held_out)``: the share of held-out rows that share a query or a passage with train."""
     train = [("q1", "p1"), ("q2", "p2")]
     cases = [((train, [("q1", "p9"), ("q9", "p2"), ("q8", "p8"), ("q1", "p1")]), 0.75), ((train, [("q3", "p3")]), 0.0)]
-    _by_hand(function, cases, "either side is enough for a leak.")
+    by_hand(function, cases, "either side is enough for a leak.")
 
 
 def check_06_loss(function: Any) -> None:
@@ -180,26 +180,26 @@ def check_06_loss(function: Any) -> None:
         (([[1.0, 0.0], [1.0, 0.0]], 1.0), (math.log(1 + math.exp(-1)) + math.log(1 + math.e)) / 2),
         (([[0.3]], 20.0), 0.0),  # nothing to confuse it with
     ]
-    _by_hand(function, cases, "with nothing to be confused with there is nothing to learn: batches matter.")
+    by_hand(function, cases, "with nothing to be confused with there is nothing to learn: batches matter.")
 
 
 def check_06_shorten(function: Any) -> None:
     """``shorten(vector, width)``: the first numbers, at length 1."""
     cases = [(([3.0, 4.0, 12.0], 2), [0.6, 0.8]), (([0.0, -2.0], 2), [0.0, -1.0]), (([5.0, 1.0, 1.0], 1), [1.0])]
-    _by_hand(function, cases, "a shorter vector needs its length back before a dot product is a cosine.")
+    by_hand(function, cases, "a shorter vector needs its length back before a dot product is a cosine.")
 
 
 def check_06_unseen(function: Any) -> None:
     """``unseen(qrels, trained)``: queries none of whose relevant passages was trained on."""
     qrels = {"b": {"p": 1, "x": 0}, "a": {"q": 2, "t": 0}, "c": {"t": 1, "q": 1}, "d": {"p": 0}}
     cases = [((qrels, {"t"}), ["a", "b"]), ((qrels, {"p", "q"}), []), (({}, {"t"}), [])]
-    _by_hand(function, cases, "what was judged irrelevant does not count as seen.")
+    by_hand(function, cases, "what was judged irrelevant does not count as seen.")
 
 
 def check_07_maxsim(function: Any) -> None:
     """``max_sim(table)``: the mean of the rows' maxima."""
     cases = [(([[0.2, 0.8], [0.5, 0.1]],), 0.65), (([[0.3]],), 0.3), (([[-0.2, -0.4], [0.4, 0.0]],), 0.1)]
-    _by_hand(function, cases, "each query token finds its own partner.")
+    by_hand(function, cases, "each query token finds its own partner.")
 
 
 def check_07_frontier(function: Any) -> None:
@@ -209,7 +209,7 @@ def check_07_frontier(function: Any) -> None:
         (({"slow": (9, 0.2), "fast": (1, 0.2)},), ["fast"]),
         (({"x": (5, 0.1), "y": (5, 0.2)},), ["y"]),
     ]
-    _by_hand(function, cases, "what is slower has to be better, or nobody needs it.")
+    by_hand(function, cases, "what is slower has to be better, or nobody needs it.")
 
 
 def check_07_rerank(function: Any) -> None:
@@ -220,4 +220,4 @@ def check_07_rerank(function: Any) -> None:
         ((["a", "d"], scores, 1), ["a", "d"]),
         (([], scores, 5), []),
     ]
-    _by_hand(function, cases, "what is below the depth stays below, however good it is.")
+    by_hand(function, cases, "what is below the depth stays below, however good it is.")

@@ -71,6 +71,8 @@ def recipes() -> Iterator[Trial]:
     for name, change in changes.items():
         yield Trial(name, recipe=replace(Recipe(), **change))
     yield Trial("2 hard negatives a question", negatives="encoder-hard", per_query=2)
+    yield Trial("all questions", None, whole=True)
+    yield Trial("all questions, learning rate 2e-4", None, recipe=Recipe(learning_rate=2e-4), whole=True)
 
 
 EXPERIMENTS: dict[str, Callable[[], Iterator[Trial]]] = {

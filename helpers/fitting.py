@@ -27,7 +27,7 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from helpers.collection import Collection
-from helpers.losses import loss_for
+from helpers.losses import SAMPLERS, loss_for
 from helpers.models import load_trained, model_key, quiet_files
 from helpers.recipe import Model, Recipe, mixed, prepared
 from helpers.store import WorkbookError, fingerprint, write_text
@@ -83,17 +83,18 @@ class _Bar(TrainerCallback):
 
 
 def fit(
-    collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe
-) -> Trained:
+    collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, loss: str = "ranking"
+) -> Trained:  # fmt: skip
     """Train a copy of nothing: ``model`` itself is tuned on the rows and kept as ``build/<collection>/models/<name>``.
 
     ``evaluator`` answers {its ``primary_metric``: nDCG@10 on dev}; the best of the start and all checkpoints is kept, so a training
-    that does not help gives the base model back (``record["step"]`` is 0 then).
+    that does not help gives the base model back (``record["step"]`` is 0 then). ``loss``: see ``losses.loss_for``.
 
     The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.
     Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
     """
-    key = fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key)
+    other = [] if loss == "ranking" else [loss]
+    key = fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
     folder = collection.build / "models" / name
     record = _read(folder / "run.json")
     if record.get("key") == key:
@@ -107,13 +108,13 @@ def fit(
         base = {k: v.detach().clone() for k, v in model.state_dict().items()}
         begun = _read(work / "begun.json") or {"key": key, "start": evaluator(model)[evaluator.primary_metric]}
         write_text(work / "begun.json", json.dumps(begun))
-        curve, seconds, best, step = _train(work, name, model, dataset, evaluator, recipe, begun["start"])
+        curve, seconds, best, step = _train(work, name, model, dataset, evaluator, recipe, begun["start"], loss)
         if step == 0:
             model.load_state_dict(base)
         weight, best = _average(model, base, evaluator, recipe, best) if step else (0.0, best)
         record = {
             "key": key, "name": name, "collection": collection.name, "data": fingerprint(dataset.to_dict()), "rows": len(dataset),
-            "columns": dataset.column_names, "recipe": asdict(recipe), "dev": {"start": begun["start"], "best": best, "curve": curve},
+            "columns": dataset.column_names, "recipe": asdict(recipe), "loss": loss, "dev": {"start": begun["start"], "best": best, "curve": curve},
             "step": step, "weight": weight, "seconds": round(seconds, 1), "peak_mib": _peak_mib(), "device": str(model.device),
             "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "datasets")},
             "python": platform.python_version(),
@@ -148,25 +149,24 @@ def _check_space(work: Path, model: Model) -> None:
 
 
 def _train(
-    work: Path, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, start: float
-) -> tuple[list[dict], float, float, int]:
+    work: Path, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, start: float, loss: str
+) -> tuple[list[dict], float, float, int]:  # fmt: skip
     """(dev curve, seconds, best dev value, its step): the model holds the best checkpoint's weights, unless step is 0."""
     trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
     metric = evaluator.primary_metric
     model.model_card_data.set_widget_examples = lambda dataset: None  # our card shows none, and the search has a bar
     steps = max(recipe.fewest_steps, round(recipe.epochs * len(dataset) / recipe.batch_size))
     every = max(1, steps // recipe.evaluations)
-    ranking = not isinstance(model, CrossEncoder)
     arguments = trainer_class.training_args_class(
         output_dir=str(work), max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
         warmup_steps=recipe.warmup, lr_scheduler_type="cosine", weight_decay=recipe.weight_decay, seed=recipe.seed, data_seed=recipe.seed,
         eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
         metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=False, restore_callback_states_from_checkpoint=True, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        **({"batch_sampler": "no_duplicates"} if ranking else {}),
+        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}),
     )  # fmt: skip
     trainer = trainer_class(
-        model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions), evaluator=evaluator,
+        model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions, loss), evaluator=evaluator,
         callbacks=[_Bar(name, metric), EarlyStoppingCallback(recipe.patience)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

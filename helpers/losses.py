@@ -8,7 +8,12 @@ from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTran
 from sentence_transformers.cross_encoder.losses import ListNetLoss
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 from sentence_transformers.multi_vector_encoder.scoring import mean_colbert_scores
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import (
+    BatchSemiHardTripletLoss,
+    MultipleNegativesRankingLoss,
+    TripletDistanceMetric,
+    TripletLoss,
+)
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
@@ -164,10 +169,30 @@ class ListLoss(ListNetLoss):
         return finite(torch.stack(losses).mean())
 
 
-def loss_for(model: SentenceTransformer | MultiVectorEncoder | CrossEncoder, scale: float, dimensions: Sequence[int]):
-    """The course's ranking loss for a model of this family."""
+# How a batch is put together for each loss of a bi-encoder: a text twice would be its own negative; a label needs company.
+SAMPLERS = {"ranking": "no_duplicates", "triplet": "batch_sampler", "labels": "group_by_label"}
+MARGIN = 0.3  # of the triplet loss, in cosine distance
+
+
+def loss_for(
+    model: SentenceTransformer | MultiVectorEncoder | CrossEncoder,
+    scale: float,
+    dimensions: Sequence[int],
+    kind: str = "ranking",
+):
+    """The loss for a model of this family: the course's ranking loss or, for a bi-encoder, one of the library's.
+
+    ``kind``: "ranking"; "triplet", rows of anchor, positive and negative alone, without in-batch negatives; "labels", rows of a text
+    and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015). Raises WorkbookError for another kind.
+    """
+    if kind not in SAMPLERS:
+        raise WorkbookError(f"There is no loss {kind!r}: use {', '.join(SAMPLERS)}.")
     if isinstance(model, CrossEncoder):
         return ListLoss(model, activation_fn=nn.Identity())
     if isinstance(model, MultiVectorEncoder):
         return TokenRankingLoss(model, scale)
+    if kind == "triplet":
+        return TripletLoss(model, TripletDistanceMetric.COSINE, MARGIN)
+    if kind == "labels":
+        return BatchSemiHardTripletLoss(model, margin=MARGIN)
     return RankingLoss(model, scale, dimensions)

@@ -424,7 +424,8 @@ def test_training_that_was_killed_goes_on_at_its_checkpoint_and_ends_as_if_it_ha
     folder, encoder, tmp_path, uninterrupted
 ):
     asked, part = tmp_path / "asked", tmp_path / "toy" / "models" / "m.part"
-    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    threads = str(torch.get_num_threads())  # with another number sums are added in another order: other last bits
+    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-c", CHILD, str(folder), str(asked)]
     with subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True) as process:
         while not asked.exists() and process.poll() is None:
