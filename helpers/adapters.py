@@ -59,6 +59,9 @@ def train_adapter(
     everything = embedder.embed([corpus[d] for d in ids], "document")
     place = {d: i for i, d in enumerate(ids)}
     right = torch.tensor([place[t.positive_id] for t in rows])
+    others: dict[str, set[int]] = {}
+    for t in rows:
+        others.setdefault(same(t.query), set()).add(place[t.positive_id])
     passages = torch.from_numpy(everything)
     asked = embedder.embed(list(dev[0].values()), "query")
     rng = torch.Generator().manual_seed(seed)
@@ -76,6 +79,10 @@ def train_adapter(
                 return_inverse=True
             )  # a passage that stands there twice is no negative
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
+            for i, row in enumerate(batch.tolist()):  # nor is another right passage of the same query
+                if len(right_ones := others[same(rows[row].query)]) > 1:
+                    also = [j for j, doc in enumerate(docs.tolist()) if doc in right_ones and j != position[i]]
+                    scores[i, also] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)
             optimizer.zero_grad()
             loss.backward()

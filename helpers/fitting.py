@@ -26,6 +26,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
+from helpers.cards import model_card
 from helpers.collection import Collection
 from helpers.losses import SAMPLERS, loss_for
 from helpers.models import load_trained, model_key, quiet_files
@@ -37,20 +38,6 @@ TRAINERS = {
     MultiVectorEncoder: MultiVectorEncoderTrainer,
     SentenceTransformer: SentenceTransformerTrainer,
 }
-CARD = """---
-library_name: sentence-transformers
-tags: [sentence-transformers]
----
-# {name}
-
-Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). The checkpoint was chosen by nDCG@10 on dev queries that
-were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). It is meant for this collection; it was not tested on others.
-
-    from sentence_transformers import {kind}
-    model = {kind}("{name}")
-
-Everything that went into it is in `run.json`.
-"""
 
 
 @dataclass
@@ -163,7 +150,7 @@ def _train(
         eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
         metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=False, restore_callback_states_from_checkpoint=True, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}),
+        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}), **_prompts(model, dataset.column_names),
     )  # fmt: skip
     trainer = trainer_class(
         model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions, loss), evaluator=evaluator,
@@ -185,6 +172,14 @@ def _train(
     ]
     best = max(curve, key=lambda point: point["dev"], default={"dev": start, "step": 0})
     return curve, clock(), max(start, best["dev"]), best["step"] if best["dev"] > start else 0
+
+
+def _prompts(model: Model, columns: list[str]) -> dict[str, dict[str, str]]:
+    """The trainer's setting by which each column is read with the model's own prompt: the first as a query, the rest as passages."""
+    known = {} if isinstance(model, CrossEncoder | MultiVectorEncoder) else dict(model.prompts or {})
+    passage = known.get("document") or known.get("passage")
+    chosen = {column: passage if i else known.get("query") for i, column in enumerate(columns) if column != "label"}
+    return {"prompts": {column: prompt for column, prompt in chosen.items() if prompt}} if any(chosen.values()) else {}
 
 
 def _last_whole_checkpoint(work: Path) -> str | None:
@@ -238,12 +233,7 @@ def _keep(work: Path, folder: Path, model: Model, record: dict) -> None:
     ready = work / "ready"
     with quiet_files():
         model.save_pretrained(str(ready), create_model_card=False)
-    dev = record["dev"]
-    card = CARD.format(
-        **record | {"kind": type(model).__name__, "base": model[0].model.name_or_path.split("/")[-1], "start": dev["start"],
-                    "best": dev["best"], "steps": dev["curve"][-1]["step"] if dev["curve"] else 0}
-    )  # fmt: skip
-    write_text(ready / "README.md", card)
+    write_text(ready / "README.md", model_card(record, type(model).__name__, model[0].model.name_or_path))
     write_text(ready / "run.json", json.dumps(record, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     ready.replace(folder)

@@ -28,7 +28,7 @@ def finite(loss: Tensor) -> Tensor:
     if not torch.isfinite(loss):
         raise WorkbookError(
             "The loss is no longer a number, so the training has diverged: lower the learning rate, and check the texts for "
-            "anything unusual; the last good checkpoint is kept."
+            "anything unusual."
         )
     return loss
 

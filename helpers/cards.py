@@ -1,0 +1,24 @@
+"""The card of a tuned model: what it is, what it was tuned on, and how to load it."""
+
+CARD = """---
+library_name: sentence-transformers
+tags: [sentence-transformers]
+---
+# {name}
+
+Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). The checkpoint was chosen by nDCG@10 on dev queries that
+were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). It is meant for this collection; it was not tested on others.
+
+    from sentence_transformers import {kind}
+    model = {kind}("{name}")
+
+Everything that went into it is in `run.json`.
+"""
+
+
+def model_card(record: dict, kind: str, base: str) -> str:
+    """The text of README.md beside the weights; ``record`` is run.json's, ``base`` the name or folder of what was tuned."""
+    dev = record["dev"]
+    steps = dev["curve"][-1]["step"] if dev["curve"] else 0
+    said = {"kind": kind, "base": base.split("/")[-1], "start": dev["start"], "best": dev["best"], "steps": steps}
+    return CARD.format(**record | said)
