@@ -16,6 +16,7 @@ run: setup
 # Tests see neither keys nor other models: what is compared is the default course.
 test check: export TQDM_DISABLE := 1
 test check: export COLLECTION :=
+test check: export TRANSACTIONS :=
 test check: export ENCODER_MODEL :=
 test check: export RERANKER_MODEL :=
 test check: export OPENAI_API_KEY :=

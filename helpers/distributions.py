@@ -127,6 +127,7 @@ def rates(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(yticks=positions, yticklabels=rows.index, xlabel=xlabel)
     axes.set_xlim(left=0)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
     headline(axes, title)
     return figure

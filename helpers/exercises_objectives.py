@@ -31,7 +31,12 @@ def check_01_cart_triplets(function: Any) -> None:
 
 def check_01_auc(function: Any) -> None:
     """``auc(scores, liked)``: the share of pairs (liked, not liked) in the right order, ties one half."""
-    cases = [(([0.9, 0.1], [1, 0]), 1.0), (([0.5, 0.5, 0.1], [1, 0, 0]), 0.75), (([0.2, 0.4, 0.3], [1, 0, 0]), 0.0)]
+    cases = [
+        (([0.9, 0.1], [1, 0]), 1.0),
+        (([0.5, 0.5, 0.1], [1, 0, 0]), 0.75),
+        (([0.2, 0.4, 0.3], [1, 0, 0]), 0.0),
+        (([0.9, 0.2, 0.5, 0.1], [1, 1, 0, 0]), 0.75),
+    ]
     by_hand(function, cases, "half is what guessing gets.")
 
 
@@ -60,6 +65,7 @@ def check_09_majority(function: Any) -> None:
     cases = [
         ((["a", "a", "b"], [0, 0, 0]), 2 / 3),
         ((["a", "a", "b", "b"], [0, 0, 1, 1]), 1.0),
+        ((["a", "a", "b", "a"], [0, 0, 0, 1]), 0.75),  # large clusters count for more
         ((["a", "b"], [0, 1]), 1.0),
     ]
     by_hand(function, cases, "and it is 1 when every row is its own cluster: that is why NMI and ARI exist.")

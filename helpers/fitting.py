@@ -26,9 +26,9 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from helpers.cards import model_card
+from helpers.cards import model_card, said
 from helpers.collection import Collection
-from helpers.losses import SAMPLERS, loss_for
+from helpers.losses import SAMPLERS, check_loss, loss_for
 from helpers.models import load_trained, model_key, quiet_files
 from helpers.recipe import Model, Recipe, mixed, prepared
 from helpers.store import WorkbookError, fingerprint, write_text
@@ -63,7 +63,7 @@ class _Bar(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_evaluate(self, args, state, control, metrics, **_):
-        self.bar.set_postfix_str(f"dev nDCG@10 {metrics[f'eval_{self.metric}']:.3f}")
+        self.bar.set_postfix_str(f"{said(self.metric)} {metrics[f'eval_{self.metric}']:.3f}")
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
@@ -80,6 +80,7 @@ def fit(
     The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.
     Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
     """
+    check_loss(loss)
     other = [] if loss == "ranking" else [loss]
     key = fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
     folder = collection.build / "models" / name
@@ -101,7 +102,7 @@ def fit(
         weight, best = _average(model, base, evaluator, recipe, best) if step else (0.0, best)
         record = {
             "key": key, "name": name, "collection": collection.name, "data": fingerprint(dataset.to_dict()), "rows": len(dataset),
-            "columns": dataset.column_names, "recipe": asdict(recipe), "loss": loss, "dev": {"start": begun["start"], "best": best, "curve": curve},
+            "columns": dataset.column_names, "recipe": asdict(recipe), "loss": loss, "metric": said(evaluator.primary_metric), "dev": {"start": begun["start"], "best": best, "curve": curve},
             "step": step, "weight": weight, "seconds": round(seconds, 1), "peak_mib": _peak_mib(), "device": str(model.device),
             "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "datasets")},
             "python": platform.python_version(),

@@ -9,28 +9,14 @@ from sentence_transformers.cross_encoder.losses import ListNetLoss
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 from sentence_transformers.multi_vector_encoder.scoring import mean_colbert_scores
 from sentence_transformers.sentence_transformer.losses import (
-    BatchSemiHardTripletLoss,
     MultipleNegativesRankingLoss,
-    TripletDistanceMetric,
-    TripletLoss,
 )
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
 from helpers.embedding import BATCH_TOKENS, batches_by_length
 from helpers.store import WorkbookError
-
-Features = dict[str, Any]
-
-
-def finite(loss: Tensor) -> Tensor:
-    """The loss; raises WorkbookError when it is not a number, before the optimizer spoils the weights with it."""
-    if not torch.isfinite(loss):
-        raise WorkbookError(
-            "The loss is no longer a number, so the training has diverged: lower the learning rate, and check the texts for "
-            "anything unusual."
-        )
-    return loss
+from helpers.triplet_losses import AnchoredLoss, Features, LabelLoss, PairwiseLoss, finite
 
 
 def _rows(columns: Sequence[Features]) -> Features:
@@ -170,8 +156,18 @@ class ListLoss(ListNetLoss):
 
 
 # How a batch is put together for each loss of a bi-encoder: a text twice would be its own negative; a label needs company.
-SAMPLERS = {"ranking": "no_duplicates", "triplet": "batch_sampler", "labels": "group_by_label"}
-MARGIN = 0.3  # of the triplet loss, in cosine distance
+SAMPLERS = {
+    "ranking": "no_duplicates",
+    "triplet": "batch_sampler",
+    "labels": "group_by_label",
+    "relation": "batch_sampler",
+}
+
+
+def check_loss(kind: str) -> None:
+    """Raises WorkbookError for a loss that does not exist."""
+    if kind not in SAMPLERS:
+        raise WorkbookError(f"There is no loss {kind!r}: use {', '.join(SAMPLERS)}.")
 
 
 def loss_for(
@@ -183,16 +179,18 @@ def loss_for(
     """The loss for a model of this family: the course's ranking loss or, for a bi-encoder, one of the library's.
 
     ``kind``: "ranking"; "triplet", rows of anchor, positive and negative alone, without in-batch negatives; "labels", rows of a text
-    and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015). Raises WorkbookError for another kind.
+    and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015); "relation", see ``PairwiseLoss``.
+    Raises WorkbookError for another kind.
     """
-    if kind not in SAMPLERS:
-        raise WorkbookError(f"There is no loss {kind!r}: use {', '.join(SAMPLERS)}.")
+    check_loss(kind)
     if isinstance(model, CrossEncoder):
         return ListLoss(model, activation_fn=nn.Identity())
     if isinstance(model, MultiVectorEncoder):
         return TokenRankingLoss(model, scale)
     if kind == "triplet":
-        return TripletLoss(model, TripletDistanceMetric.COSINE, MARGIN)
+        return AnchoredLoss(model)
+    if kind == "relation":
+        return PairwiseLoss(model, scale)
     if kind == "labels":
-        return BatchSemiHardTripletLoss(model, margin=MARGIN)
+        return LabelLoss(model)
     return RankingLoss(model, scale, dimensions)

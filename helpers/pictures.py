@@ -22,6 +22,10 @@ SHAPES = {
     "bottom": [[(-0.26, 0.45), (0.26, 0.45), (0.3, -0.45), (0.08, -0.45), (0, 0.15), (-0.08, -0.45), (-0.3, -0.45)]],
     "shoes": [[(-0.45, -0.2), (-0.45, 0.25), (-0.15, 0.25), (0, 0.05), (0.42, -0.05), (0.46, -0.2)]],
     "bag": [[(-0.35, 0.1), (0.35, 0.1), (0.42, -0.4), (-0.42, -0.4)]],
+    "skirt": [[(-0.2, 0.3), (0.2, 0.3), (0.38, -0.35), (-0.38, -0.35)]],
+    "shorts": [[(-0.28, 0.3), (0.28, 0.3), (0.34, -0.2), (0.06, -0.2), (0, 0.02), (-0.06, -0.2), (-0.34, -0.2)]],
+    "tie": [[(-0.08, 0.42), (0.08, 0.42), (0.05, 0.3), (0.13, -0.3), (0, -0.46), (-0.13, -0.3), (-0.05, 0.3)]],
+    "hat": [[(-0.48, -0.12), (-0.26, -0.08), (-0.24, 0.2), (-0.1, 0.3), (0.1, 0.3), (0.24, 0.2), (0.26, -0.08), (0.48, -0.12)]],
     "accessory": [[(-0.4, 0.12), (0.4, 0.12), (0.4, -0.12), (-0.4, -0.12)]],
 }  # fmt: skip
 
@@ -29,17 +33,16 @@ SHAPES = {
 def heat_map(
     table: pd.DataFrame, title: str, label: str = "cosine similarity", low: float = 0.0, high: float = 1.0
 ) -> Figure:
-    """A table of numbers as colours, each number written in its cell."""
-    figure, axes = blank(2.6 + 0.78 * len(table.columns), 1.4 + 0.42 * len(table))
-    image = axes.imshow(table.to_numpy(), vmin=low, vmax=high, cmap="Blues", aspect="auto")
+    """A table of numbers as colours, each number written in its cell; ``label`` says what they are."""
+    figure, axes = blank(3.4 + 0.8 * len(table.columns), 1.9 + 0.42 * len(table))
+    axes.imshow(table.to_numpy(), vmin=low, vmax=high, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         dark = value > low + 0.6 * (high - low)
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    axes.set(xticks=range(len(table.columns)), yticks=range(len(table)), yticklabels=table.index)
-    axes.set_xticks(range(len(table.columns)), table.columns, rotation=35, ha="right")
+    axes.set(yticks=range(len(table)), yticklabels=table.index, xlabel=label)
+    axes.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right")
     axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, label=label)
-    headline(axes, title)
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=12, x=-0.25 if len(table.columns) < 4 else 0)
     return figure
 
 
@@ -60,6 +63,7 @@ def pull_and_push(
             axes.plot(*paths[moment, i], MARKERS[i], color=color, markersize=9, label=name)
         axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xticks=[], yticks=[], aspect="equal")
         axes.set_title(f"step {moment}", fontsize=10)
+        axes.spines[:].set_visible(False)
         axes.grid(visible=False)
     panels[0].legend(frameon=False, fontsize=8, loc="lower left")
     last = panels[-1]
@@ -77,24 +81,32 @@ def labelled_maps(
     labels: Sequence[str],
     title: str,
     marks: Sequence[str] | None = None,
-    legend: bool = True,
+    one_scale: bool = False,
 ) -> Figure:
-    """The same items by several models: points of shape (items, 2), coloured by label; ``marks`` choose the point's shape."""
-    figure, axes = blank(4.6 * len(panels), 4.6, columns=len(panels))
+    """The same items by several models: points of shape (items, 2), coloured by label; ``marks`` choose the point's shape.
+
+    ``one_scale``: all panels show the same part of one plane; else each fills its own.
+    """
+    figure, axes = blank(4.4 * len(panels) + 1.4, 4.6, columns=len(panels))
     kinds, shapes = sorted(set(labels)), sorted(set(marks or [""]))
     marks, values = np.asarray(marks or [""] * len(labels)), np.asarray(labels)
+    everything = np.vstack(list(panels.values()))
     for ax, (name, points) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        low, high = (everything if one_scale else points).min(axis=0), (everything if one_scale else points).max(axis=0)
+        points = (points - low) / np.maximum(high - low, 1e-9)
         for i, kind in enumerate(kinds):
             for j, shape in enumerate(shapes):
                 chosen = (values == kind) & (marks == shape)
+                if not chosen.any():
+                    continue
                 said = ", ".join(filter(None, (kind, shape)))
-                ax.scatter(*points[chosen].T, s=34, color=COLORS[i % 8], marker=MARKERS[(j + i // 8) % 8], alpha=0.8, linewidths=0, label=said)  # fmt: skip
-        spread = np.abs(points).max() * 1.08
-        ax.set(xticks=[], yticks=[], xlim=(-spread, spread), ylim=(-spread, spread))
+                ax.scatter(*points[chosen].T, s=42, color=COLORS[i % 8], marker=MARKERS[(j + i // 8) % 8], alpha=0.8, linewidths=0, label=said)  # fmt: skip
+        ax.set(xticks=[], xlim=(-0.07, 1.07), ylim=(-0.07, 1.07))
+        ax.tick_params(axis="y", left=False, labelleft=False)
+        ax.spines[:].set_visible(True)
         ax.set_title(name, fontsize=11)
         ax.grid(visible=False)
-    if legend:
-        np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
     return figure
 
@@ -118,7 +130,8 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) 
 
 def _garment(axes, product: Product) -> None:
     paint = PAINT.get(product.colour, "#cccccc")
-    for outline in SHAPES[product.role]:
+    worn = product.type.replace("cap", "hat").replace("beanie", "hat").split()[-1]
+    for outline in SHAPES.get(worn, SHAPES[product.role]):
         axes.add_patch(Polygon(outline, closed=True, facecolor=paint, edgecolor="#444444", linewidth=1))
     if product.role == "bag":
         axes.add_patch(Circle((0, 0.12), 0.2, fill=False, edgecolor="#444444", linewidth=2, zorder=0))

@@ -187,8 +187,8 @@ def _obvious(columns: list[str], frame: pd.DataFrame, path: Path) -> str:
     )
 
 
-def read_table(path: Path, text: str | None = None) -> dict[str, str]:
-    """{id: text} of a csv, tsv, jsonl or parquet file; ids from an id column, else row numbers from 1."""
+def read_frame(path: Path) -> pd.DataFrame:
+    """A csv, tsv, jsonl or parquet file as it stands; raises WorkbookError for one that cannot be read or has no rows."""
     kind = kind_of(path)
     try:
         if kind == ".jsonl":
@@ -208,6 +208,12 @@ def read_table(path: Path, text: str | None = None) -> dict[str, str]:
         )
     if frame.empty:
         raise WorkbookError(f"{path} has no rows: it needs one passage a row.")
+    return frame
+
+
+def read_table(path: Path, text: str | None = None) -> dict[str, str]:
+    """{id: text} of a csv, tsv, jsonl or parquet file; ids from an id column, else row numbers from 1."""
+    frame = read_frame(path)
     columns = list(frame.columns)
     if text is not None and text not in columns:
         raise WorkbookError(

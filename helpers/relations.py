@@ -4,12 +4,12 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from helpers.adapters import unit
-from helpers.choosing import METRIC
 from helpers.collection import Collection
 from helpers.embedding import encode
 from helpers.evaluation import Qrels, interval, per_query, randomisation_test
@@ -27,7 +27,7 @@ def alike(labels: Mapping[str, Hashable], asked: Sequence[str] | None = None) ->
     groups: dict[Hashable, list[str]] = {}
     for item, label in labels.items():
         groups.setdefault(label, []).append(item)
-    return {a: {b: 1 for b in groups[labels[a]] if b != a} for a in (asked or labels)}
+    return {a: {b: 1 for b in groups[labels[a]] if b != a} for a in (labels if asked is None else asked)}
 
 
 def vectors_of(model: SentenceTransformer, texts: Mapping[str, str]) -> np.ndarray:
@@ -38,7 +38,7 @@ def vectors_of(model: SentenceTransformer, texts: Mapping[str, str]) -> np.ndarr
 def neighbours(ids: Sequence[str], vectors: np.ndarray, asked: Sequence[str] | None = None, k: int = 10) -> Run:
     """The k items of the highest cosine to each asked item, itself left out; ties by id."""
     place = {item: i for i, item in enumerate(ids)}
-    chosen = list(asked or ids)
+    chosen = list(ids if asked is None else asked)
     scores = vectors[[place[item] for item in chosen]] @ vectors.T
     found = {}
     for item, row in zip(chosen, scores, strict=True):
@@ -66,17 +66,27 @@ def difference(first: pd.Series, second: pd.Series) -> dict[str, float]:
 
 
 class DevRelation(BaseEvaluator):
-    """nDCG@10 of an item's neighbours on dev items, over all the items it is given."""
+    """How far an item's neighbours agree with a relation, for dev items, over all the items it is given.
 
-    def __init__(self, texts: Mapping[str, str], relation: Qrels):
+    ``measure``: "ndcg@10", or "auc", the chance that a related item is nearer than one that is not; the better one where an item is
+    related to a large part of the others.
+    """
+
+    def __init__(self, texts: Mapping[str, str], relation: Qrels, measure: str = "ndcg@10"):
         super().__init__()
-        self.primary_metric = METRIC
+        self.primary_metric, self.measure = f"dev_{measure}", measure
         self.texts, self.relation = dict(texts), {item: dict(others) for item, others in relation.items()}
-        self.key = fingerprint(self.texts, self.relation)
+        self.key = fingerprint(self.texts, self.relation, measure)
 
     def __call__(self, model: SentenceTransformer, output_path=None, epoch: float = -1, steps: int = -1) -> dict:
-        run = neighbours(list(self.texts), vectors_of(model, self.texts), list(self.relation))
-        return {METRIC: float(per_query(self.relation, run)["ndcg@10"].mean())}
+        k = len(self.texts) if self.measure == "auc" else 10
+        run = neighbours(list(self.texts), vectors_of(model, self.texts), list(self.relation), k)
+        if self.measure == "auc":
+            truths = {a: [int(b in self.relation[a]) for b in run[a]] for a in run}
+            value = auc_each({a: list(run[a].values()) for a in run}, truths).mean()
+        else:
+            value = per_query(self.relation, run)["ndcg@10"].mean()
+        return {self.primary_metric: float(value)}
 
 
 def relation_triplets(
@@ -116,6 +126,22 @@ def tune(
     """
     check_triplets(triplets, collection.corpus)
     return fit(collection, name, base, to_dataset(triplets, collection.corpus, "triplets"), dev, recipe, loss)
+
+
+def tune_on_pairs(
+    collection: Collection, name: str, relation: Qrels, dev: DevRelation, base: SentenceTransformer, recipe: Recipe
+) -> Trained:
+    """Tune an encoder on everything a relation says of the items on its left: each batch uses all its pairs, related or not.
+
+    More is learnt from a text than by triplets where the relation is known for all pairs. ``base`` is changed.
+    Raises WorkbookError when no item is related to another.
+    """
+    items = sorted(relation)
+    known = [[int(other in relation[item]) for other in items] for item in items]
+    if not any(map(any, known)):
+        raise WorkbookError("No item is related to another: there is nothing to learn from.")
+    rows = {"text": [collection.corpus[i] for i in items], "label": [[n, *row] for n, row in enumerate(known)]}
+    return fit(collection, name, base, Dataset.from_dict(rows), dev, recipe, "relation")
 
 
 def roc(scores: Mapping[str, Sequence[float]], truths: Mapping[str, Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -106,4 +106,7 @@ def related(
     products: Mapping[str, Product], means: Callable[[Product, Product], bool], ids: list[str] | None = None
 ) -> dict[str, dict[str, int]]:
     """{product: {other: 1}} for the pairs that ``means`` accepts; ``ids``: the products on the left, all by default."""
-    return {a: {b: 1 for b in products if b != a and means(products[a], products[b])} for a in ids or products}
+    return {
+        a: {b: 1 for b in products if b != a and means(products[a], products[b])}
+        for a in (products if ids is None else ids)
+    }

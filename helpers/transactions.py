@@ -10,18 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.collection import Collection, open_collection
-from helpers.readers import kind_of
-from helpers.store import DATA, WorkbookError
+from helpers.readers import kind_of, read_frame
+from helpers.store import DATA, ROOT, WorkbookError
 
 TEXT, LABEL, GROUP = (
-    ("text", "description", "memo", "descriptor"),
+    ("text", "description", "descriptor", "memo"),
     ("label", "category", "class"),
     ("merchant", "group"),
 )
 NEW = ("insurance", "sponsorship", "wellbeing", "outside-testing")  # categories that training never sees
 SHOWN = ("descriptor", "amount", "currency", "department", "place", "memo")  # what the encoder reads, in this order
-RULE = "trade-shows"
-RULE_TEXT = "Trade shows. Everything bought for our own stand at a fair or boat show, whatever it is: freight, furniture, rooms, flyers."
 SHARES = (0.55, 0.70)  # below the first: train; below the second: dev; else test
 
 
@@ -87,7 +85,10 @@ def open_transactions(path: str | Path | None = None) -> Transactions:
     if not chosen:
         return _course()
     file = Path(chosen).expanduser()
-    return _from_collection(open_collection(str(chosen))) if not file.is_file() else _from_table(file)
+    file = (
+        file if file.exists() else ROOT / file
+    )  # a notebook runs in notebooks/, a path is said from the workbook's folder
+    return _from_table(file) if file.is_file() else _from_collection(open_collection(str(chosen)))
 
 
 def _course() -> Transactions:
@@ -115,12 +116,7 @@ def _column(frame: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) 
 def _from_table(path: Path) -> Transactions:
     if kind_of(path) not in (".csv", ".tsv"):
         raise WorkbookError(f"{path} is neither csv nor tsv: save the table as a csv with a text and a label column.")
-    try:
-        frame = pd.read_csv(path, sep="\t" if kind_of(path) == ".tsv" else ",", dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise WorkbookError(
-            f"{path} cannot be read as a table ({str(error).splitlines()[0]}): save it anew."
-        ) from error
+    frame = read_frame(path)
     text, label = _column(frame, TEXT, path, "text"), _column(frame, LABEL, path, "label")
     lower = {str(c).lower(): c for c in frame.columns}
     group = next((lower[n] for n in GROUP if n in lower), text)
@@ -130,14 +126,16 @@ def _from_table(path: Path) -> Transactions:
             raise WorkbookError(f"{path}, row {empty[0] + 1}: {column} is empty: fill it in or drop the row.")
     ids = [f"r{i + 1:0{len(str(len(frame)))}d}" for i in range(len(frame))]
     texts, labels = dict(zip(ids, frame[text], strict=True)), dict(zip(ids, frame[label].str.strip(), strict=True))
-    groups = {i: re.sub(r"\W+", " ", g).strip().lower() for i, g in zip(ids, frame[group], strict=True)}
+    named = [g if g.strip() else t for g, t in zip(frame[group], frame[text], strict=True)]
+    groups = {i: re.sub(r"\W+", " ", g).strip().lower() for i, g in zip(ids, named, strict=True)}
     return checked(path.stem, str(path), texts, labels, groups, {c: c for c in sorted(set(labels.values()))})
 
 
 def _from_collection(collection: Collection) -> Transactions:
-    judged = {
-        q: [d for d, g in docs.items() if g > 0] for qrels in collection.qrels.values() for q, docs in qrels.items()
-    }
+    judged: dict[str, list[str]] = {}
+    for qrels in collection.qrels.values():
+        for q, docs in qrels.items():
+            judged[q] = sorted({*judged.get(q, []), *(d for d, grade in docs.items() if grade > 0)})
     if not judged or any(len(docs) != 1 for docs in judged.values()):
         raise WorkbookError(
             f"The collection {collection.name} does not link every query to one passage, its label: give a table with a text and a label column."

@@ -7,6 +7,7 @@ from helpers.collection import Collection, open_collection
 SETTINGS = (
     "COLLECTION",
     "TEXT_COLUMN",
+    "TRANSACTIONS",
     "ENCODER_MODEL",
     "RERANKER_MODEL",
     "LLM_MODEL",

@@ -171,7 +171,7 @@ def test_ci_runs_the_readmes_test_command():
 ORDER = (
     "store models embedding chunking readers pydocs collection retrievers rerankers services evaluation prompts smollm llm questions "
     "gates labels redaction traffic logfiles clicks review examples triplets splits export cohere_tuning "
-    "adapters forgetting choosing losses recipe cards fitting training experiments reranking_experiments relations tastes shop transactions labelling "
+    "adapters forgetting choosing triplet_losses losses recipe cards fitting training experiments reranking_experiments relations tastes shop transactions labelling "
     "report plots distributions comparisons pictures exercises exercises_objectives course"
 ).split()
 

@@ -25,6 +25,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from helpers.choosing import DevRetrieval
 from helpers.collection import Collection
 from helpers.fitting import fit
+from helpers.losses import loss_for
 from helpers.models import load_trained, model_key
 from helpers.recipe import Recipe, mixed, prepared
 from helpers.store import WorkbookError, fingerprint
@@ -377,6 +378,78 @@ def test_dev_chooses_the_average_with_the_base_model(encoder, again, answers, we
     assert not changed(weights(load_trained(trained.folder, SentenceTransformer)), weights(trained.model))
 
 
+# Which loss
+
+
+def texts_of(column) -> list[tuple[int, ...]]:
+    """What makes two texts of a batch the same: their tokens."""
+    rows = zip(column["input_ids"].tolist(), column["attention_mask"].tolist(), strict=True)
+    return [tuple(token for token, there in zip(*row, strict=True) if there) for row in rows]
+
+
+@pytest.fixture
+def batches(monkeypatch) -> list:
+    """(the loss's class, the columns, the labels) of each batch that is trained on."""
+    seen = []
+
+    def spied(*arguments):
+        loss = loss_for(*arguments)
+        loss.register_forward_pre_hook(
+            lambda module, args: seen.append((type(module).__name__, list(args[0]), args[1]))
+        )
+        return loss
+
+    monkeypatch.setattr("helpers.fitting.loss_for", spied)
+    return seen
+
+
+# 16 anchors in 4 texts of which each stands 4 times, in groups of 8 rows a batch.
+TWICE = Dataset.from_dict({"anchor": [QUERIES[i % 4] for i in range(16)], "positive": TEXTS[:16], "negative": TEXTS[16:32]})  # fmt: skip
+LABELLED = Dataset.from_dict({"text": TEXTS[:24], "label": [i % 6 for i in range(24)]})
+
+
+def test_ranking_is_the_loss_that_is_not_named_and_naming_it_changes_nothing(encoder, again, batches):
+    one = fit(TOY, "m", encoder, ROWS, Told(), QUICK)
+    assert one.record["loss"] == "ranking"
+    assert {kind for kind, _, _ in batches} == {"RankingLoss"}
+    assert fit(TOY, "m", again(), ROWS, Told(), QUICK, "ranking").loaded
+
+
+def test_another_loss_trains_anew_and_to_other_weights(encoder, again, batches):
+    one = fit(TOY, "m", encoder, TWICE, Told(), QUICK)
+    two = fit(TOY, "m", again(), TWICE, Told(), QUICK, "triplet")
+    assert not two.loaded
+    assert [kind for kind, _, _ in batches] == ["RankingLoss"] * 2 + ["AnchoredLoss"] * 2
+    assert json.loads((two.folder / "run.json").read_text())["loss"] == two.record["loss"] == "triplet"
+    assert one.record["key"] != two.record["key"]
+    assert changed(weights(one.model), weights(two.model))
+    assert fit(TOY, "m", again(), TWICE, Told(), QUICK, "triplet").loaded
+
+
+def test_ranking_has_no_text_twice_in_a_batch_and_triplets_may_have(encoder, again, batches):
+    recipe = replace(QUICK, batch_size=4)
+    fit(TOY, "one", encoder, TWICE, Told(), recipe)
+    for _, columns, _ in batches:
+        assert len(set(texts_of(columns[0]))) == len(columns[0]["input_ids"])
+    batches.clear()
+    fit(TOY, "two", again(), TWICE, Told(), replace(recipe, batch_size=8), "triplet")  # 8 rows, 4 different texts
+    assert [len(columns[0]["input_ids"]) for _, columns, _ in batches] == [8, 8]
+    assert all(len(columns) == 3 and len(set(texts_of(columns[0]))) <= 4 for _, columns, _ in batches)
+
+
+def test_labels_come_at_least_twice_in_a_batch_with_others(encoder, again, batches):
+    trained = fit(TOY, "m", encoder, LABELLED, Told(), QUICK, "labels")
+    assert {kind for kind, _, _ in batches} == {"LabelLoss"}
+    for _, columns, labels in batches:
+        assert len(columns) == 1
+        counts = labels.unique(return_counts=True)[1].tolist()
+        assert sum(counts) == 8
+        assert min(counts) >= 2
+        assert len(counts) >= 2
+    assert trained.record["columns"] == ["text", "label"]
+    assert changed(weights(trained.model), weights(again()))
+
+
 # Cut off
 
 
@@ -617,3 +690,19 @@ def test_training_that_fails_leaves_the_model_of_the_one_before_in_its_place(enc
     after = fit(TOY, "m", again(), ROWS, Told(), QUICK)
     assert after.loaded
     assert model_key(after.model) == model_key(before.model)
+
+
+def test_a_loss_that_does_not_exist_leaves_nothing_behind(encoder, tmp_path):
+    with pytest.raises(WorkbookError, match="no loss 'cosine': use ranking, triplet, labels"):
+        fit(TOY, "m", encoder, ROWS, Told(), QUICK, "cosine")
+    assert not (tmp_path / "toy" / "models").exists()
+
+
+@pytest.mark.parametrize("loss", ["triplet", "labels"])
+def test_no_loss_trains_on_when_it_is_not_a_number(encoder, loss):
+    columns = {"anchor": QUERIES[:60], "positive": TEXTS[:60], "negative": TEXTS[1:61]}
+    rows = {"triplet": columns, "labels": {"text": TEXTS[:60], "label": [i % 4 for i in range(60)]}}[loss]
+    with torch.no_grad():
+        encoder[0].model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(WorkbookError, match="no longer a number"):
+        fit(TOY, "m", encoder, Dataset.from_dict(rows), Told({START: 0.1, 2: 0.2}), QUICK, loss)

@@ -16,12 +16,18 @@ from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipl
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.multi_vector_encoder.scoring import mean_colbert_scores
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import (
+    BatchSemiHardTripletLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    TripletLoss,
+)
 from torch import nn
 
-from helpers.losses import ListLoss, RankingLoss, TokenRankingLoss, finite, forward_by_length, loss_for
+from helpers.losses import SAMPLERS, ListLoss, RankingLoss, TokenRankingLoss, forward_by_length, loss_for
 from helpers.models import pair_encoder, token_encoder
 from helpers.store import WorkbookError
+from helpers.triplet_losses import MARGIN, AnchoredLoss, LabelLoss, PairwiseLoss, finite
 
 # Of a batch's columns: 12 short queries, then passages of 1 to 60 words, one of them a word and one cut at 64 tokens.
 NAMES = ("anchor", "positive", "negative", "other")
@@ -367,3 +373,85 @@ def test_each_family_of_models_has_its_loss(encoder, tokens, pairs):
     assert (type(ranking), ranking.scale, ranking.dimensions) == (RankingLoss, 7.0, (16, 8))
     assert (type(token), token.scale) == (TokenRankingLoss, 7.0)
     assert type(listwise) is ListLoss
+
+
+def test_each_kind_of_loss_is_the_one_that_is_named_and_has_a_sampler(encoder):
+    kinds = {"ranking": RankingLoss, "triplet": AnchoredLoss, "labels": LabelLoss, "relation": PairwiseLoss}
+    assert {kind: type(loss_for(encoder, 7.0, (), kind)) for kind in SAMPLERS} == kinds
+    assert issubclass(AnchoredLoss, TripletLoss)
+    assert issubclass(LabelLoss, BatchSemiHardTripletLoss)
+    assert loss_for(encoder, 7.0, (), "ranking").scale == 7.0
+
+
+class Given(nn.Module):
+    """A model that gives each text the vector that it is given."""
+
+    def forward(self, column):
+        return {"sentence_embedding": column["vectors"]}
+
+
+def given(rows) -> dict[str, torch.Tensor]:
+    return {"vectors": torch.tensor(rows, dtype=torch.float64)}
+
+
+def test_triplet_loss_is_the_mean_worked_out_by_hand_and_lengths_do_not_count():
+    anchor, positive, negative = (
+        given(rows) for rows in ([[1, 0], [5, 0], [1, 0]], [[3, 0], [0, 2], [2, 2]], [[0, 1], [1, 0], [1, 1]])
+    )
+    # In cosine distance: 0 - 1 + 0.3 is below 0 and counts 0; 1 - 0 + 0.3 = 1.3; of equal ones the margin, 0.3.
+    loss = loss_for(Given(), 20.0, (), "triplet")([anchor, positive, negative], None)
+    assert MARGIN == 0.3
+    assert loss.item() == pytest.approx(1.6 / 3)
+
+
+def test_triplet_loss_has_no_negatives_from_the_batch(encoder):
+    loss, columns = loss_for(encoder, 20.0, (), "triplet"), features(encoder, 3)
+    # With the batch's own negatives the mean of rows read one at a time would be another number.
+    alone = [loss(features(encoder, 3, texts=[[c[i]] for c in TABLE]), None).item() for i in range(12)]
+    assert loss(columns, None).item() == pytest.approx(np.mean(alone), rel=1e-9)
+    assert np.std(alone) > 1e-3
+
+
+def test_triplet_loss_falls_when_anchor_and_positive_come_closer_and_not_past_the_margin():
+    def loss(degrees):
+        turned = np.radians(degrees)
+        rows = [given([[1, 0]]), given([[np.cos(turned), np.sin(turned)]]), given([[0, 1]])]
+        return loss_for(Given(), 20.0, (), "triplet")(rows, None).item()
+
+    # 1 - cos(degrees) - 1 + 0.3 for 90, 80 and 60 degrees.
+    assert [loss(d) for d in (90, 80, 60)] == pytest.approx([0.3, 0.3 - np.cos(np.radians(80)), 0.0], abs=1e-12)
+
+
+def test_loss_of_labels_finds_the_semi_hard_triplets_of_the_batch_by_hand():
+    # Directions 0° and 20° have label 7, 50° and 110° label 3; a distance is 1 - cos of the angle between. Of each pair the nearest
+    # stranger farther away than its partner, else the farthest one: 0° takes 50°; 20° takes 50°; 50° has no stranger farther away
+    # than 110° and takes 0°; 110° takes 20°, too far away for the margin of 0.3.
+    turned = np.radians([0, 20, 50, 110])
+    loss = loss_for(Given(), 20.0, (), "labels")([given(np.stack([np.cos(turned), np.sin(turned)], 1))], torch.tensor([7, 7, 3, 3]))  # fmt: skip
+    away = {degrees: 1 - np.cos(np.radians(degrees)) for degrees in (20, 30, 50, 60)}
+    rows = [away[20] - away[50] + 0.3, away[20] - away[30] + 0.3, away[60] - away[50] + 0.3, 0.0]
+    assert min(rows[:3]) > 0
+    assert loss.item() == pytest.approx(sum(rows) / 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "", "Triplet"])
+def test_kind_that_is_not_known_is_one_sentence_that_names_those_that_are(encoder, kind):
+    with pytest.raises(WorkbookError) as caught:
+        loss_for(encoder, 20.0, (), kind)
+    assert str(caught.value) == f"There is no loss {kind!r}: use ranking, triplet, labels, relation."
+
+
+def test_pairwise_loss_by_hand():
+    # Directions 0°, 60° and 90°: cosines .5 (0-60), 0 (0-90), cos 30 (60-90). Item 4 is related to item 2 alone, and 2 to 4; 0 to none.
+    turned = np.radians([0, 60, 90])
+    vectors = given(np.stack([np.cos(turned), np.sin(turned)], 1))
+    labels = torch.tensor([[0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1], [4, 0, 0, 1, 0, 0]])
+    # Of item 2 (60°): 4 is nearer than 0 by cos 30 - .5; of item 4 (90°): 2 is nearer than 0 by cos 30 - 0.
+    gaps = [0.5 - np.cos(np.pi / 6), 0 - np.cos(np.pi / 6)]
+    loss = loss_for(Given(), 2.0, (), "relation")([vectors], labels)
+    assert loss.item() == pytest.approx(np.mean(np.log1p(np.exp(2.0 * np.array(gaps)))))
+
+
+def test_pairwise_loss_of_a_batch_in_which_nothing_is_related_is_0():
+    vectors = given([[1, 0], [0, 1]])
+    assert loss_for(Given(), 2.0, (), "relation")([vectors], torch.tensor([[0, 0, 0], [1, 0, 0]])).item() == 0

@@ -1,0 +1,199 @@
+"""The figures carry what they are given: titles, labels, panels, one mark for each thing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyBboxPatch, Polygon
+
+from helpers.pictures import (
+    PAINT,
+    SHAPES,
+    heat_map,
+    labelled_maps,
+    pull_and_push,
+    roc_curves,
+    spread_lines,
+    wardrobe,
+)
+from helpers.plots import COLORS
+from helpers.shop import Product
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def ticks(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def legend(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def headline(axes) -> str:
+    return axes.get_title(loc="left")
+
+
+def product(role: str = "top", colour: str = "red", cut: str = "slim") -> Product:
+    return Product("title", "text", 1.0, type="thing", cut=cut, role=role, occasion="everyday", colour=colour)
+
+
+# Heat maps
+
+
+TABLE = pd.DataFrame({"one": [0.0, 0.257], "two": [0.5, 1.0], "three": [0.1, 0.9]}, index=["up", "down"])
+
+
+def test_heat_map_writes_each_number_in_its_cell_and_names_rows_and_columns():
+    axes, bar = heat_map(TABLE, "The title", "closeness").axes
+    at = {text.get_position(): text.get_text() for text in axes.texts}
+    assert at == {(0, 0): "0.00", (1, 0): "0.50", (2, 0): "0.10", (0, 1): "0.26", (1, 1): "1.00", (2, 1): "0.90"}
+    assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["one", "two", "three"], ["up", "down"])
+    assert (headline(axes), bar.get_ylabel()) == ("The title", "closeness")
+
+
+def test_heat_map_has_the_ends_of_the_scale_it_is_given_and_white_letters_on_dark():
+    axes = heat_map(TABLE, "t", low=-1.0, high=1.0).axes[0]
+    assert axes.images[0].get_clim() == (-1.0, 1.0)
+    # Dark is what is above -1 + 0.6 x 2 = 0.2.
+    assert [text.get_color() for text in axes.texts] == ["black", "white", "black", "white", "white", "white"]
+
+
+# Pull and push
+
+
+PATHS = np.arange(5 * 3 * 2).reshape(5, 3, 2) / 30
+
+
+@pytest.mark.parametrize("moments", [[0], [0, 2, 4]])
+def test_path_of_a_triplet_has_a_panel_a_moment_and_one_for_the_loss(moments):
+    figure = pull_and_push(PATHS, [0.5, 0.4, 0.3, 0.2, 0.1], 0.3, moments, "They part")
+    *panels, last = figure.axes
+    assert [panel.get_title() for panel in panels] == [f"step {moment}" for moment in moments]
+    assert legend(panels[0]) == ["anchor", "positive", "negative"]
+    assert (last.get_xlabel(), last.get_ylabel()) == ("step", "loss (margin 0.3)")
+    assert last.lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert figure.get_suptitle() == "They part"
+
+
+def test_path_ends_where_the_three_are_at_that_moment():
+    panel = pull_and_push(PATHS, [0.1] * 5, 0.3, [2, 4], "t").axes[0]
+    marks = {line.get_label(): line.get_xydata() for line in panel.lines if not line.get_label().startswith("_")}
+    assert list(marks) == ["anchor", "positive", "negative"]
+    for i, at in enumerate(marks.values()):
+        np.testing.assert_array_equal(at, PATHS[2, i][None])
+        assert any(np.array_equal(line.get_xydata(), PATHS[:3, i]) for line in panel.lines)
+
+
+# Maps
+
+
+LABELS, MARKS = ["tea", "gin", "tea", "cola"], ["like", "like", "not", "not"]
+POINTS = {"before": np.arange(8.0).reshape(4, 2), "after": np.arange(8.0).reshape(4, 2) * -2}
+
+
+def test_maps_have_a_panel_a_model_with_every_point_in_it():
+    figure = labelled_maps(POINTS, LABELS, "They move")
+    assert [panel.get_title() for panel in figure.axes] == ["before", "after"]
+    assert figure.get_suptitle() == "They move"
+    for panel, points in zip(figure.axes, POINTS.values(), strict=True):
+        drawn = np.concatenate([dots.get_offsets() for dots in panel.collections])
+        assert sorted(map(tuple, drawn)) == sorted(map(tuple, points))
+        (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+        assert left < drawn[:, 0].min() <= drawn[:, 0].max() < right
+        assert bottom < drawn[:, 1].min() <= drawn[:, 1].max() < top
+
+
+def test_points_of_one_label_have_one_colour_in_all_panels_and_other_labels_others():
+    colors = [
+        {dots.get_label(): to_hex(dots.get_facecolor()[0]) for dots in panel.collections}
+        for panel in labelled_maps(POINTS, LABELS, "t").axes
+    ]
+    assert colors[0] == colors[1] == {"cola": COLORS[0], "gin": COLORS[1], "tea": COLORS[2]}
+
+
+def test_legend_names_the_labels_and_can_be_left_out():
+    assert legend(labelled_maps(POINTS, LABELS, "t").axes[-1]) == ["cola", "gin", "tea"]
+    assert all(panel.get_legend() is None for panel in labelled_maps(POINTS, LABELS, "t", legend=False).axes)
+
+
+def test_marks_choose_the_points_shape_and_not_its_colour():
+    (panel,) = labelled_maps({"one": POINTS["before"]}, LABELS, "t", MARKS).axes
+    by = {dots.get_label(): dots for dots in panel.collections if len(dots.get_offsets())}
+    assert set(by) == {"tea, like", "gin, like", "tea, not", "cola, not"}
+    np.testing.assert_array_equal(by["tea, not"].get_offsets(), [[4, 5]])
+    shapes = {name: dots.get_paths()[0].vertices.tolist() for name, dots in by.items()}
+    assert shapes["tea, like"] == shapes["gin, like"] != shapes["tea, not"] == shapes["cola, not"]
+    assert to_hex(by["tea, like"].get_facecolor()[0]) == to_hex(by["tea, not"].get_facecolor()[0])
+
+
+# Curves
+
+
+def test_roc_curves_have_a_line_a_model_and_the_diagonal():
+    curves = {"base": ([0, 0.5, 1], [0, 0.6, 1]), "tuned": ([0, 0.1, 1], [0, 0.9, 1])}
+    (axes,) = roc_curves({name: tuple(map(np.array, curve)) for name, curve in curves.items()}, "Better").axes
+    assert legend(axes) == ["base", "tuned"]
+    drawn = [(line.get_xdata(), line.get_ydata()) for line in axes.lines]
+    expected = [*curves.values(), ([0, 1], [0, 1])]
+    assert [(list(x), list(y)) for x, y in drawn] == [(list(x), list(y)) for x, y in expected]
+    assert axes.lines[-1].get_linestyle() == "--"
+    assert headline(axes) == "Better"
+    assert "without a like" in axes.get_xlabel()
+    assert axes.get_ylabel() == "likes that rank above it"
+
+
+def test_spread_lines_are_the_means_with_the_range_as_a_band():
+    few = pd.DataFrame({"rows": [8, 8, 32, 32], "score": [0.2, 0.4, 0.5, 0.9]})
+    more = pd.DataFrame({"rows": [32, 128], "score": [0.6, 0.8]})
+    (axes,) = spread_lines({"few": few, "more": more}, "rows", "score", "how many", "how good", "It grows").axes
+    assert legend(axes) == ["few", "more"]
+    # Means of 0.2 and 0.4, of 0.5 and 0.9.
+    assert axes.lines[0].get_xdata().tolist() == [8, 32]
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.7])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in band} == {(8, 0.2), (8, 0.4), (32, 0.5), (32, 0.9)}
+    assert (axes.get_xlabel(), axes.get_ylabel(), headline(axes)) == ("how many", "how good", "It grows")
+    assert ticks(axes.xaxis)[:3] == ["8", "32", "128"]
+
+
+# Wardrobes
+
+
+ROWS = {
+    "base: as it is": [product(), product("bottom", "navy"), product("shoes", "black", "split")],
+    "tuned": [product(), product("bag", "green")],
+}
+RIGHT = {"base: as it is": [False, True], "tuned": [False]}
+
+
+def test_wardrobe_has_a_row_a_model_and_a_drawing_a_product_with_its_name():
+    (axes,) = wardrobe(ROWS, RIGHT, "Which fit").axes
+    assert headline(axes) == "Which fit"
+    first = ["base:\nas it is", "red thing\nslim", "navy thing\nslim", "black thing\nsplit"]
+    assert texts(axes) == [*first, "tuned", "red thing\nslim", "green thing\nslim"]
+    assert len(axes.child_axes) == 5
+
+
+def test_green_frame_marks_the_right_neighbours_alone_and_not_the_product_asked_about():
+    (axes,) = wardrobe(ROWS, RIGHT, "t").axes
+    frames = [to_hex(patch.get_edgecolor()) for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    # Asked, wrong, right; asked, wrong.
+    assert frames == [COLORS[6], "#d5d9df", COLORS[2], COLORS[6], "#d5d9df"]
+
+
+@pytest.mark.parametrize("role", SHAPES)
+def test_product_is_drawn_in_the_shape_of_its_role_and_its_colour(role):
+    (axes,) = wardrobe({"m": [product(role, "teal")]}, {"m": []}, "t").axes
+    (shape,) = [patch for patch in axes.child_axes[0].patches if isinstance(patch, Polygon)]
+    np.testing.assert_array_equal(shape.get_xy()[:-1], SHAPES[role][0])
+    assert to_hex(shape.get_facecolor()) == PAINT["teal"]
+    assert axes.child_axes[0].get_xlim()[0] < shape.get_xy().min()  # nothing of it is cut off
+    assert axes.child_axes[0].get_xlim()[1] > shape.get_xy().max()
+
+
+def test_every_role_has_another_shape_and_every_colour_another_paint():
+    assert len({str(outlines) for outlines in SHAPES.values()}) == len(SHAPES)
+    assert len(set(PAINT.values())) == len(PAINT)
