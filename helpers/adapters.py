@@ -62,6 +62,7 @@ def train_adapter(
     others: dict[str, set[int]] = {}
     for t in rows:
         others.setdefault(same(t.query), set()).add(place[t.positive_id])
+    also_right = {i: found for i, t in enumerate(rows) if len(found := others[same(t.query)]) > 1}
     passages = torch.from_numpy(everything)
     asked = embedder.embed(list(dev[0].values()), "query")
     rng = torch.Generator().manual_seed(seed)
@@ -79,10 +80,9 @@ def train_adapter(
                 return_inverse=True
             )  # a passage that stands there twice is no negative
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
-            for i, row in enumerate(batch.tolist()):  # nor is another right passage of the same query
-                if len(right_ones := others[same(rows[row].query)]) > 1:
-                    also = [j for j, doc in enumerate(docs.tolist()) if doc in right_ones and j != position[i]]
-                    scores[i, also] = float("-inf")
+            for i in (i for i, row in enumerate(batch.tolist()) if row in also_right):
+                found = also_right[batch[i].item()]  # nor is another right passage of the same query
+                scores[i, [j for j, d in enumerate(docs.tolist()) if d in found and j != position[i]]] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)
             optimizer.zero_grad()
             loss.backward()

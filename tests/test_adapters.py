@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder
 from scipy.stats import ortho_group
+from torch.nn import functional
 
 from helpers.adapters import AdaptedEmbedder, bytes_of, compressed, nearest, train_adapter, unit
 from helpers.store import WorkbookError
@@ -273,3 +274,21 @@ def test_the_nearest_are_all_there_are_where_more_are_wanted():
 def test_nearest_needs_a_vector_for_each_query():
     with pytest.raises(ValueError, match="shorter"):
         nearest({"p": "?", "q": "?"}, np.ones((1, 1)), ["a"], np.ones((1, 1)), 1)
+
+
+def test_another_right_passage_of_a_query_in_the_batch_is_no_negative_of_it(monkeypatch):
+    seen, entropy = [], functional.cross_entropy
+
+    def spied(scores, position):
+        seen.append((scores.detach(), position))
+        return entropy(scores, position)
+
+    monkeypatch.setattr("helpers.adapters.functional.cross_entropy", spied)
+    rows = [Triplet("q", "one", "a"), Triplet("r", " one", "b"), Triplet("s", "other", "c")]
+    texts = {"a": "the one", "b": "one more", "c": "an other"}
+    train_adapter(rows, FakeEmbedder(), texts, ({"q": "one"}, {"q": {"a": 1}}), epochs=1)
+    [(scores, position)] = seen
+    masked = {(i, j) for i, j in np.argwhere(np.isneginf(scores.numpy())).tolist()}
+    # Columns are a, b, c: the rows of the one query spare each other's passage, that of the other query meets all three.
+    assert masked == {(i, 1 - p) for i, p in enumerate(position.tolist()) if p in (0, 1)}
+    assert len(masked) == 2
