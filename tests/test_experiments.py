@@ -34,10 +34,17 @@ def test_each_recipe_changes_one_thing():
     default, *others = experiments.recipes()
     assert default.name == "default"
     for trial in others:
-        changed = [
-            f for f in trial.recipe.__dataclass_fields__ if getattr(trial.recipe, f) != getattr(default.recipe, f)
-        ]
-        assert len(changed) == (0 if trial.negatives == "encoder-hard" else 1)
+        fields = [*trial._fields, *trial.recipe.__dataclass_fields__]
+        one, other = ({**t._asdict(), **vars(t.recipe)} for t in (trial, default))
+        changed = {f for f in fields if one[f] != other[f]} - {"name", "recipe", "whole"}
+        few = changed - {"size"}
+        assert few in ({"negatives", "per_query"}, {"learning_rate"}, {"dimensions"}) or changed == {"size"}
+
+
+def test_the_change_that_was_best_on_few_questions_is_tried_on_all_beside_the_default():
+    every = [trial for trial in experiments.recipes() if trial.size is None]
+    assert [trial.recipe.learning_rate for trial in every] == [1e-4, 2e-4]
+    assert all(trial.whole for trial in every)
 
 
 class FakeBench:
