@@ -11,6 +11,7 @@ from fakes import tiny_encoder
 
 from helpers.labelling import (
     DRAWS,
+    LABEL_RECIPE,
     RECIPE,
     SHOTS,
     agreement,
@@ -331,7 +332,7 @@ def test_labels_are_numbers_in_alphabetical_order_and_no_description_is_among_th
 def test_the_recipe_of_the_module_is_the_default(toy, given, tune, name):
     tune(toy)
     assert given[0][1] == name
-    assert given[0][5] == RECIPE
+    assert given[0][5] == {"pairs": RECIPE, "labels": LABEL_RECIPE}[name]
 
 
 @TUNED

@@ -47,11 +47,11 @@ TABLE = pd.DataFrame({"one": [0.0, 0.257], "two": [0.5, 1.0], "three": [0.1, 0.9
 
 
 def test_heat_map_writes_each_number_in_its_cell_and_names_rows_and_columns():
-    axes, bar = heat_map(TABLE, "The title", "closeness").axes
+    (axes,) = heat_map(TABLE, "The title", "closeness").axes
     at = {text.get_position(): text.get_text() for text in axes.texts}
     assert at == {(0, 0): "0.00", (1, 0): "0.50", (2, 0): "0.10", (0, 1): "0.26", (1, 1): "1.00", (2, 1): "0.90"}
     assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["one", "two", "three"], ["up", "down"])
-    assert (headline(axes), bar.get_ylabel()) == ("The title", "closeness")
+    assert (headline(axes), axes.get_xlabel()) == ("The title", "closeness")
 
 
 def test_heat_map_has_the_ends_of_the_scale_it_is_given_and_white_letters_on_dark():
@@ -100,7 +100,8 @@ def test_maps_have_a_panel_a_model_with_every_point_in_it():
     assert figure.get_suptitle() == "They move"
     for panel, points in zip(figure.axes, POINTS.values(), strict=True):
         drawn = np.concatenate([dots.get_offsets() for dots in panel.collections])
-        assert sorted(map(tuple, drawn)) == sorted(map(tuple, points))
+        low, high = np.min(points, axis=0), np.max(points, axis=0)  # each panel is filled from 0 to 1
+        np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort((np.array(points) - low) / (high - low), axis=0))
         (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
         assert left < drawn[:, 0].min() <= drawn[:, 0].max() < right
         assert bottom < drawn[:, 1].min() <= drawn[:, 1].max() < top
@@ -114,16 +115,26 @@ def test_points_of_one_label_have_one_colour_in_all_panels_and_other_labels_othe
     assert colors[0] == colors[1] == {"cola": COLORS[0], "gin": COLORS[1], "tea": COLORS[2]}
 
 
-def test_legend_names_the_labels_and_can_be_left_out():
+def test_legend_names_the_labels():
     assert legend(labelled_maps(POINTS, LABELS, "t").axes[-1]) == ["cola", "gin", "tea"]
-    assert all(panel.get_legend() is None for panel in labelled_maps(POINTS, LABELS, "t", legend=False).axes)
+
+
+def test_panels_of_one_scale_show_the_same_part_of_the_plane():
+    panels = {"narrow": np.array([[0.0, 0.0], [1.0, 1.0]]), "wide": np.array([[0.0, 0.0], [2.0, 4.0]])}
+    drawn = [
+        np.concatenate([dots.get_offsets() for dots in panel.collections]).max(axis=0).tolist()
+        for panel in labelled_maps(panels, ["a", "b"], "t", one_scale=True).axes
+    ]
+    assert drawn == [[0.5, 0.25], [1.0, 1.0]]
 
 
 def test_marks_choose_the_points_shape_and_not_its_colour():
     (panel,) = labelled_maps({"one": POINTS["before"]}, LABELS, "t", MARKS).axes
     by = {dots.get_label(): dots for dots in panel.collections if len(dots.get_offsets())}
     assert set(by) == {"tea, like", "gin, like", "tea, not", "cola, not"}
-    np.testing.assert_array_equal(by["tea, not"].get_offsets(), [[4, 5]])
+    points = np.array(POINTS["before"])
+    where = (np.array([[4, 5]]) - points.min(axis=0)) / (points.max(axis=0) - points.min(axis=0))
+    np.testing.assert_allclose(by["tea, not"].get_offsets(), where)
     shapes = {name: dots.get_paths()[0].vertices.tolist() for name, dots in by.items()}
     assert shapes["tea, like"] == shapes["gin, like"] != shapes["tea, not"] == shapes["cola, not"]
     assert to_hex(by["tea, like"].get_facecolor()[0]) == to_hex(by["tea, not"].get_facecolor()[0])
