@@ -256,7 +256,8 @@ def test_service_that_fails_for_ever_is_given_up_and_earlier_batches_are_kept(se
     with pytest.raises(WorkbookError, match=rf"^The model m .*HTTP {status}.* is kept .*LLM_MODEL\.$") as error:
         LLM(Endpoint("m"), tmp_path).ask(conversations(20), Verdict)
     assert "\n" not in str(error.value)
-    assert service.requests == 16 + 4 * 2  # two batches, then four conversations twice each
+    # Two batches; then the first conversation that failed twice ends it, and none of the four was asked more often than that.
+    assert 16 + 2 <= service.requests <= 16 + 4 * 2
     service.arrived, service.always = lambda: None, None
     llm = LLM(Endpoint("m"), tmp_path)
     assert None not in llm.ask(conversations(20), Verdict)
