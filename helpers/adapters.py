@@ -80,9 +80,10 @@ def train_adapter(
                 return_inverse=True
             )  # a passage that stands there twice is no negative
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
-            for i in (i for i, row in enumerate(batch.tolist()) if row in also_right):
-                found = also_right[batch[i].item()]  # nor is another right passage of the same query
-                scores[i, [j for j, d in enumerate(docs.tolist()) if d in found and j != position[i]]] = float("-inf")
+            for i, row in enumerate(batch.tolist()):
+                if found := also_right.get(row):  # nor is another right passage of the same query
+                    spared = [j for j, doc in enumerate(docs.tolist()) if doc in found and j != position[i]]
+                    scores[i, spared] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)
             optimizer.zero_grad()
             loss.backward()

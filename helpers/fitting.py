@@ -74,7 +74,7 @@ def fit(
 ) -> Trained:  # fmt: skip
     """Train a copy of nothing: ``model`` itself is tuned on the rows and kept as ``build/<collection>/models/<name>``.
 
-    ``evaluator`` answers {its ``primary_metric``: nDCG@10 on dev}; the best of the start and all checkpoints is kept, so a training
+    ``evaluator`` answers {its ``primary_metric``: a number on dev, higher is better}; the best of the start and all checkpoints is kept, so a training
     that does not help gives the base model back (``record["step"]`` is 0 then). ``loss``: see ``losses.loss_for``.
 
     The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.

@@ -133,7 +133,7 @@ def tune_on_pairs(
 ) -> Trained:
     """Tune an encoder on everything a relation says of the items on its left: each batch uses all its pairs, related or not.
 
-    More is learnt from a text than by triplets where the relation is known for all pairs. ``base`` is changed.
+    For a relation that is known for all pairs, of which triplets would use a few. ``base`` is changed.
     Raises WorkbookError when no item is related to another.
     """
     items = sorted(relation)

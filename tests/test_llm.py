@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import traceback
+from threading import Barrier
 from typing import Literal
 
 import pytest
@@ -252,12 +253,19 @@ def test_failing_service_is_asked_again(service, tmp_path):
 @pytest.mark.parametrize("status", [429, 500])
 def test_service_that_fails_for_ever_is_given_up_and_earlier_batches_are_kept(service, monkeypatch, tmp_path, status):
     monkeypatch.setattr(services, "RETRIES", 1)
+    begun, one = Barrier(4, timeout=60), Endpoint._one
+
+    def together(self, conversation, schema):  # of the last batch none is given up before all four have begun
+        if service.requests >= 16:
+            begun.wait()
+        return one(self, conversation, schema)
+
+    monkeypatch.setattr(Endpoint, "_one", together)
     service.arrived = lambda: setattr(service, "always", failure(status) if service.requests > 16 else None)
     with pytest.raises(WorkbookError, match=rf"^The model m .*HTTP {status}.* is kept .*LLM_MODEL\.$") as error:
         LLM(Endpoint("m"), tmp_path).ask(conversations(20), Verdict)
     assert "\n" not in str(error.value)
-    # Two batches; then the first conversation that failed twice ends it, and none of the four was asked more often than that.
-    assert 16 + 2 <= service.requests <= 16 + 4 * 2
+    assert service.requests == 16 + 4 * 2  # two batches, then four conversations twice each
     service.arrived, service.always = lambda: None, None
     llm = LLM(Endpoint("m"), tmp_path)
     assert None not in llm.ask(conversations(20), Verdict)
