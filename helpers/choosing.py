@@ -9,6 +9,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from helpers.adapters import nearest
 from helpers.embedding import LocalEmbedder
 from helpers.evaluation import Qrels, per_query
+from helpers.models import model_key
 from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker
 from helpers.retrievers import Run
 from helpers.store import fingerprint
@@ -44,6 +45,7 @@ class DevRetrieval(BaseEvaluator):
         self.primary_metric = METRIC
         self.queries, self.qrels, self.corpus = dict(queries), qrels, dict(corpus)
         self.key = fingerprint(self.queries, qrels, self.corpus)
+        self._scores: dict[str, float] = {}  # by the model's weights: several trainings start from the same ones
 
     def retrieve(self, model: SentenceTransformer, k: int = 10) -> Run:
         """The k best passages for each dev query, by exact search; nothing is kept on disk."""
@@ -54,7 +56,10 @@ class DevRetrieval(BaseEvaluator):
         )
 
     def __call__(self, model: SentenceTransformer, output_path=None, epoch: float = -1, steps: int = -1) -> dict:
-        return {METRIC: float(per_query(self.qrels, self.retrieve(model))["ndcg@10"].mean())}
+        key = model_key(model)
+        if key not in self._scores:
+            self._scores[key] = float(per_query(self.qrels, self.retrieve(model))["ndcg@10"].mean())
+        return {METRIC: self._scores[key]}
 
 
 class DevReranking(BaseEvaluator):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from fakes import random_texts, tiny_encoder
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
@@ -283,6 +284,24 @@ def test_dev_retrieval_searches_the_passages_it_is_given(encoder, run):
     dev = DevRetrieval(DEV_QUERIES, DEV_QRELS, few)
     expected = {q: {d: score for d, score in docs.items() if d in few} for q, docs in run.items()}
     assert dev(encoder)[dev.primary_metric] == pytest.approx(ndcg(expected), abs=1e-9)
+
+
+def test_dev_retrieval_asks_once_for_the_same_weights_and_again_for_others(encoder, monkeypatch):
+    asked = []
+    retrieve = DevRetrieval.retrieve
+    monkeypatch.setattr(DevRetrieval, "retrieve", lambda self, model, k=10: asked.append(1) or retrieve(self, model, k))
+    dev, model = DevRetrieval(DEV_QUERIES, DEV_QRELS, TOY.corpus), copy.deepcopy(encoder)
+    before = dev(encoder)
+    assert dev(model) == before
+    assert len(asked) == 1
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(torch.randn(weights.shape, generator=random))
+    changed = dev(model)
+    assert len(asked) == 2
+    assert changed != before
+    assert changed == {dev.primary_metric: pytest.approx(ndcg(retrieve(dev, model)))}
 
 
 @pytest.mark.parametrize("depth", [1, 8])
