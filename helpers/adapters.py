@@ -19,10 +19,11 @@ LEARNING_RATE, BATCH, SCALE = 1e-3, 128, 20.0
 
 
 class AdaptedEmbedder:
-    """An embedder whose query vectors go through a matrix; the passages' vectors, and their index, stay as they are."""
+    """An embedder whose query vectors go through a matrix; the passages' vectors, and their index, are those of ``documents``."""
 
     def __init__(self, embedder: Embedder, matrix: np.ndarray, name: str):
         self.embedder, self.matrix, self.name, self.width = embedder, matrix, name, embedder.width
+        self.documents = embedder
         self.key = fingerprint("adapted", embedder.key, np.ascontiguousarray(matrix).tobytes())
 
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
@@ -96,8 +97,13 @@ def train_adapter(
 
 def nearest(queries: Mapping[str, str], vectors: np.ndarray, ids: Sequence[str], passages: np.ndarray, k: int) -> Run:
     """The k passages of the highest dot product for each query, exactly; ties by id."""
-    scores = vectors @ passages.T
-    return {q: top_k(ids, row, k) for q, row in zip(queries, scores, strict=True)}
+    found: Run = {}
+    for q, row in zip(queries, vectors @ passages.T, strict=True):
+        hits = np.arange(len(row))
+        if len(row) > k:  # all that tie with the k-th, so that ids and not positions break the tie
+            hits = np.flatnonzero(row >= np.partition(row, -k)[-k])
+        found[q] = top_k([ids[i] for i in hits], row[hits], k)
+    return found
 
 
 def compressed(vectors: np.ndarray, width: int, precision: str, calibration: np.ndarray | None = None) -> np.ndarray:

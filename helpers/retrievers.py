@@ -114,12 +114,15 @@ class Dense(Retriever):
         db = lancedb.connect(self.folder)
         ids = sorted(corpus)  # LanceDB puts equal distances in the order of the rows
         texts = [corpus[i] for i in ids]
-        name = f"passages_{fingerprint(self.embedder.key, ids, texts)}"
-        if name not in db.list_tables(limit=10_000).tables:
-            vectors = CachedEmbedder(self.embedder, self.folder).embed(texts, "document")
+        embedder = getattr(self.embedder, "documents", self.embedder)  # an adapter leaves the passages as they are
+        name = f"passages_{fingerprint(embedder.key, ids, texts)}"
+        try:
+            self.table = db.open_table(name)
+        except ValueError:  # not there, or cut off while it was written
+            vectors = CachedEmbedder(embedder, self.folder).embed(texts, "document")
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-            db.create_table(name, pa.table({"id": ids, "text": texts, "vector": column}), exist_ok=True)
-        self.table = db.open_table(name)
+            rows = pa.table({"id": ids, "text": texts, "vector": column})
+            self.table = db.create_table(name, rows, exist_ok=True)
         return self
 
     def _hits(self, vectors: np.ndarray, k: int) -> list[dict[str, float]]:

@@ -7,6 +7,7 @@ from scipy.stats import ortho_group
 from torch.nn import functional
 
 from helpers.adapters import AdaptedEmbedder, bytes_of, compressed, nearest, train_adapter, unit
+from helpers.retrievers import Dense
 from helpers.store import WorkbookError
 from helpers.triplets import Triplet
 
@@ -135,6 +136,19 @@ def test_adapted_queries_have_unit_length_and_passages_are_the_embedders_own():
     assert np.abs(queries - embedder.embed(texts, "query")).max() > 0.1
     np.testing.assert_array_equal(adapted.embed(texts, "document"), embedder.embed(texts, "document"))
     assert adapted.embed([], "query").shape == (0, 32)
+
+
+def test_an_adapters_index_is_the_embedders_own_and_no_passage_is_embedded_again(tmp_path):
+    corpus = {"a": "red tea", "b": "green tea", "c": "a long way"}
+    embedder = FakeEmbedder()
+    plain = Dense(embedder, tmp_path).index(corpus)
+    matrix = np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32)
+    asked = len(embedder.embedded)
+    adapted = Dense(AdaptedEmbedder(embedder, matrix, "adapted"), tmp_path).index(corpus)
+    assert len(embedder.embedded) == asked
+    assert adapted.table.name == plain.table.name
+    by_hand = nearest({"q": ""}, adapted.embedder.embed(["tea"], "query"), list(corpus), embedder.embed(list(corpus.values()), "document"), 3)  # fmt: skip
+    assert adapted.retrieve({"q": "tea"}, 3)["q"] == pytest.approx(by_hand["q"], abs=1e-6)
 
 
 def test_a_query_that_the_matrix_maps_to_nothing_is_zero_and_not_nan():

@@ -1,5 +1,7 @@
 """BM25, dense and hybrid retrieval against numbers worked out by hand or by another implementation."""
 
+import shutil
+
 import lancedb
 import numpy as np
 import pytest
@@ -205,6 +207,13 @@ def test_changed_id_makes_a_new_table_and_embeds_nothing(tmp_path):
     assert new.table.name != old.table.name
     assert new.embedder.embedded == []
     assert all(d.startswith("x") for d in new.search("anything", 5))
+
+
+def test_a_table_that_was_cut_off_while_it_was_written_is_written_again(tmp_path):
+    whole = Dense(FakeEmbedder(), tmp_path).index(CORPUS)
+    expected = whole.retrieve({"q": "green tea"}, 3)
+    shutil.rmtree(tmp_path / f"{whole.table.name}.lance" / "_versions")
+    assert Dense(FakeEmbedder(), tmp_path).index(CORPUS).retrieve({"q": "green tea"}, 3) == expected
 
 
 def test_another_model_makes_a_new_table(tmp_path):
