@@ -1,4 +1,4 @@
-# make run | test | check | lab | bench   (README.md says what each does)
+# make run | homework | test | check | lab | bench   (README.md says what each does)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
@@ -6,17 +6,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 export COLLECTION
+export LOG
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test check lab bench setup clean notebooks
+.PHONY: run homework test check lab bench setup clean notebooks
 run: setup
 	@$(BIN)/python -m helpers.course run --notebooks "$(NOTEBOOKS)"
+
+# All of it on one's own data: COLLECTION=path, and LOG=file for a search log beside it. Run it again to go on.
+homework: setup
+	@$(BIN)/python -m helpers.homework
 
 # Tests see neither keys nor other models: what is compared is the default course.
 test check: export TQDM_DISABLE := 1
 test check: export COLLECTION :=
 test check: export TRANSACTIONS :=
+test check: export LOG :=
 test check: export ENCODER_MODEL :=
 test check: export RERANKER_MODEL :=
 test check: export OPENAI_API_KEY :=

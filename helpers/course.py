@@ -86,10 +86,10 @@ def run(wanted: str = "") -> None:
 def refresh(wanted: str = "") -> None:
     """Execute the committed notebooks on the default collection and keep their outputs, free of anything of this machine."""
     env = {**os.environ, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}
-    for path in notebooks(wanted):
-        executed = (
-            build_dir("pydocs") / "notebooks" / path.name
-        )  # a failing notebook leaves the committed one as it was
+    solved = [p.parent / "solutions" / p.name for p in notebooks(wanted)]
+    for path in [*notebooks(wanted), *(p for p in solved if p.is_file())]:
+        # executed elsewhere, so that a failing notebook leaves the committed one as it was
+        executed = build_dir("pydocs") / "notebooks" / path.relative_to(ROOT / "notebooks")
         execute(path, executed, env)
         notebook = nbformat.read(executed, as_version=4)
         notebook.metadata = {

@@ -15,7 +15,7 @@ from helpers.collection import Collection
 from helpers.evaluation import read_scoreboard
 from helpers.store import write_text
 
-_STYLE = """
+STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
 table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } th:first-child, td:first-child { text-align: left; }
@@ -104,7 +104,7 @@ def write_report(collection: Collection) -> Path:
         )
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
     path = collection.build / "report.html"
     write_text(path, page)

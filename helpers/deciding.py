@@ -1,0 +1,169 @@
+"""From scores to a decision: the simplest system that dev cannot tell from its best, what test says of it, and what more data may bring."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from helpers.evaluation import holm, interval, randomisation_test
+from helpers.splits import COLLECT_BELOW
+
+VERDICTS = ("do nothing", "switch on hybrid", "tune the encoder", "add a reranker", "collect more data first")
+SURE = 0.05  # a p-value below it, and an interval above 0, count as proof
+WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
+WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
+FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
+
+
+class Comparison(NamedTuple):
+    """One system against another on the same queries: mean difference in nDCG@10, 95 % interval, p, queries won and lost."""
+
+    system: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    won: int
+    lost: int
+    n: int
+
+    @property
+    def proven(self) -> bool:
+        """Better by more than luck: the interval lies above 0 and p is below 0.05."""
+        return self.low > 0 and self.p < SURE
+
+    def __str__(self) -> str:
+        span = f"[{self.low:+.3f}, {self.high:+.3f}]" if self.low == self.low else "[no interval]"
+        return (
+            f"{self.system} against {self.baseline}: {self.difference:+.3f} nDCG@10 {span}, p = {self.p:.3f}, "
+            f"won {self.won}, lost {self.lost} of {self.n} queries"
+        )
+
+
+class Verdict(NamedTuple):
+    """One of VERDICTS, whether it is the advice, and why."""
+
+    name: str
+    yes: bool
+    evidence: str
+
+
+def simplest(scores: Mapping[str, Sequence[float]]) -> str:
+    """The first of ``{system: score of each dev query}``, cheapest first, that is within one standard error of the best mean.
+
+    The standard error is of the paired difference to the best, so the fewer the queries the simpler the choice. The one-standard-error
+    rule is from Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
+    """
+    names = list(scores)
+    values = {name: np.asarray(scores[name], dtype=float) for name in names}
+    if len(values[names[0]]) < 2:
+        return names[0]
+    best = max(names, key=lambda name: round(float(values[name].mean()), 9))  # of equal ones the first
+    for name in names:
+        short = values[best] - values[name]
+        if short.mean() <= short.std(ddof=1) / np.sqrt(len(short)) + 1e-12:
+            return name
+    return best
+
+
+def compared(pairs: Sequence[tuple[str, str]], scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
+    """Each (system, baseline) on the test scores of each query; the p-values are Holm-corrected over all pairs."""
+    found = []
+    for system, baseline in pairs:
+        difference = np.asarray(scores[system], dtype=float) - np.asarray(scores[baseline], dtype=float)
+        low, high = interval(difference.tolist())
+        won, lost = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
+        mean = float(difference.mean())
+        p = randomisation_test(difference.tolist())
+        found.append(Comparison(system, baseline, mean, low, high, p, won, lost, len(difference)))
+    corrected = holm([c.p for c in found])
+    return [c._replace(p=p) for c, p in zip(found, corrected, strict=True)]
+
+
+def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[str, float] | None:
+    """What twice the data may bring: the slope of mean dev nDCG@10 over log2(number of queries), by least squares.
+
+    ``points`` are {number of training queries: score of each dev query, in one order}. ``low`` and ``high`` are the 95 % bootstrap
+    interval over dev queries; how much a training differs from seed to seed is not in it. None with fewer than two sizes.
+    """
+    sizes = sorted(points)
+    if len(sizes) < 2 or len(points[sizes[0]]) < 2:
+        return None
+    x = np.log2(sizes)
+    x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    table = np.array([points[size] for size in sizes], dtype=float)  # sizes × queries
+    slopes = x @ table  # of each query; their mean is the slope of the means
+    low, high = interval(slopes.tolist(), seed)
+    return {"gain": float(slopes.mean()), "low": low, "high": high}
+
+
+def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
+    """The five verdicts with their evidence, and the system to use.
+
+    ``facts``: ``base``, the present system; ``untrained`` and ``tuned`` (or None), the picks of dev; ``comparisons``
+    {"hybrid" | "tuned" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
+    ``judged`` whether people or a trusted judge made the test judgments; ``on_test`` whether there is a test split; ``gain`` of
+    ``expected_gain`` or None; ``untuned``, why nothing was tuned.
+    """
+    comparisons: Mapping[str, Comparison] = facts["comparisons"]
+    hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
+    untrained = facts["untrained"] if hybrid is not None and hybrid.proven else facts["base"]
+    tune = tuned is not None and tuned.proven
+    first = facts["tuned"] if tune else untrained
+    rerank = comparisons.get(f"rerank {first}")
+    add = rerank is not None and rerank.proven
+    chosen = rerank.system if rerank is not None and add else first
+    switch = first != facts["base"] and not tune
+    nothing = chosen == facts["base"]
+    more = _more_data(facts, nothing)
+
+    verdicts = [
+        Verdict("switch on hybrid", switch, _said(hybrid, f"dev prefers {facts['base']} to BM25 and to the hybrid")),
+        Verdict("tune the encoder", tune, _said(tuned, facts.get("untuned") or "dev prefers the untrained systems")),
+        Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
+        Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
+    ]
+    why = f"nothing that was tried beats {facts['base']} by more than luck." if nothing else f"{chosen} is better."
+    return [Verdict("do nothing", nothing and not more, why), *verdicts], chosen
+
+
+def _said(comparison: Comparison | None, instead: str) -> str:
+    return f"{comparison}." if comparison is not None else f"{instead}."
+
+
+def _more_data(facts: Mapping[str, Any], nothing: bool) -> list[str]:
+    """Reasons to collect data before anything else is done; none where the evidence is good enough to act on."""
+    reasons = []
+    if not facts["judged"]:
+        reasons.append(
+            "No test query was judged by a person or a trusted judge: the scores are a rehearsal; judge 50 or more real queries."
+        )
+    elif not facts["on_test"]:
+        reasons.append("There is no test split: what chose was scored again, so the scores are too good.")
+    if nothing and not reasons:
+        widest = max((c.high for c in facts["comparisons"].values() if c.high == c.high), default=float("inf"))
+        if widest > WIDE:
+            span = f"up to {widest:+.3f}" if widest < float("inf") else "of any size"
+            reasons.append(f"With so few test queries a gain {span} could have been missed: judge more queries.")
+        if facts["train"] < COLLECT_BELOW:
+            reasons.append(f"{facts['train']} queries to train on are too few: collect at least {COLLECT_BELOW}.")
+        gain = facts.get("gain")
+        if gain and gain["low"] > 0 and gain["gain"] >= WORTH:
+            reasons.append(
+                f"The learning curve still rises: twice the data, {gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on dev."
+            )
+    return reasons
+
+
+def headline(verdicts: Sequence[Verdict], chosen: str) -> str:
+    """The decision in one sentence: what to collect comes first, then what to deploy."""
+    yes = [v.name for v in verdicts if v.yes]
+    deploy = [name for name in yes if name in VERDICTS[1:4]]
+    if "collect more data first" in yes:
+        after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy else ""
+        return f"Collect more data first{after}."
+    if deploy:
+        sentence = " and ".join(deploy)
+        return f"{sentence[0].upper()}{sentence[1:]}: use {chosen}."
+    return f"Do nothing: keep {chosen}."

@@ -1,0 +1,190 @@
+"""One's own data for the homework: a collection as everywhere in the course, a search log, or the one beside the other."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from helpers.clicks import click_rates, labels_from_clicks
+from helpers.collection import Collection, carve_splits, open_collection
+from helpers.examples import same
+from helpers.logfiles import import_log
+from helpers.readers import find, kind_of, read_jsonl, read_text, read_texts
+from helpers.store import WorkbookError, build_dir, fingerprint, write_text
+from helpers.traffic import SearchLog
+
+COLUMNS = {
+    "query": "query q search_query search question",
+    "time": "time timestamp ts when date",
+    "session": "session session_id user user_id",
+    "system": "system",
+    "results": "results doc_ids shown hits documents",
+    "scores": "scores",
+    "clicked": "clicked clicks click clicked_doc click_doc",
+    "cited": "cited citations",
+    "copied": "copied",
+    "thumbs_up": "thumbs_up",
+    "thumbs_down": "thumbs_down",
+    "reformulated": "reformulated",
+}  # ours: what others call it
+_ID, _TEXT = ("id", "_id", "doc_id", "docid"), ("text", "passage", "content", "snippet")
+MOST_LABELS_LOST = (
+    0.5  # of a log's labels on passages that the collection does not have; above it, it is another collection
+)
+
+
+def log_columns(path: Path) -> dict[str, str] | None:
+    """{our column: its name in the file} when a .jsonl or .csv file is a search log: a query and what was shown or clicked; else None."""
+    if not path.is_file() or kind_of(path) not in (".jsonl", ".csv"):
+        return None
+    if kind_of(path) == ".csv":
+        names = [name.strip().strip('"') for name in read_text(path).split("\n", 1)[0].split(",")]
+    else:
+        names = list(dict.fromkeys(name for _, row in read_jsonl(path) for name in row))
+    by_lower = {str(name).lower(): name for name in names}
+    found = {
+        ours: next((by_lower[n] for n in theirs.split() if n in by_lower), None) for ours, theirs in COLUMNS.items()
+    }
+    columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
+    return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
+
+
+def _plain(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[Path, dict[str, str]]:
+    """The log with ids only, and {doc_id: text} of results that came with their texts."""
+    if "results" not in columns or kind_of(path) != ".jsonl":
+        return path, {}
+    corpus: dict[str, str] = {}
+    rows: list[str] = []
+    for number, row in read_jsonl(path):
+        ids: list[Any] = []
+        cell = row.get(columns["results"])
+        for hit in cell if isinstance(cell, list) else []:
+            if isinstance(hit, dict):
+                key = next((hit[n] for n in _ID if n in hit), None)
+                if key is None:
+                    raise WorkbookError(
+                        f"{path}, line {number}: a result has no id: give each {', '.join(_ID[:2])} or an id alone."
+                    )
+                corpus.setdefault(str(key), str(next((hit[n] for n in _TEXT if hit.get(n)), "")).strip())
+                ids.append(str(key))
+            else:
+                ids.append(hit)
+        rows.append(
+            json.dumps(row | ({columns["results"]: ids} if isinstance(cell, list) else {}), ensure_ascii=False) + "\n"
+        )
+    if not corpus:
+        return path, {}
+    plain = folder / "log.jsonl"
+    write_text(plain, "".join(rows))
+    return plain, {doc: text for doc, text in corpus.items() if text}
+
+
+def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[SearchLog, dict[str, str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    plain, corpus = _plain(path, columns, folder)
+    log = SearchLog(folder / f"log-{fingerprint(plain.read_bytes())}")
+    import_log(plain, log, columns)
+    return log, corpus
+
+
+def log_labels(log: SearchLog) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries of a log and their labels: {query_id: text} and {query_id: {doc_id: grade}}, for queries that have some.
+
+    What an answer cited or a person copied has grade 2, what was clicked in at least 0.3 of the searches that showed it has 1. Clicks
+    follow the rank at which a passage stood (notebook 04), so these are labels of the system that was logged.
+    """
+    searches, events = log.searches(), log.events()
+    texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
+    labels: dict[str, dict[str, int]] = {}
+    if len(events):
+        rates = click_rates(searches, events)
+        for query, docs in labels_from_clicks(rates, least=0.3, strong=1.1, min_impressions=1).items():
+            labels.setdefault(texts[query], {}).update(docs)
+        of_search = dict(zip(searches["search_id"], searches["query"], strict=True))
+        bare = set(
+            searches["search_id"][searches["doc_ids"].map(len) == 0]
+        )  # only what was clicked was logged, not what was shown
+        used = events[events["search_id"].isin(of_search) & events["doc_id"].notna()]
+        for search, kind, doc in zip(used["search_id"], used["kind"], used["doc_id"], strict=True):
+            if kind in ("cited", "copied"):
+                labels.setdefault(texts[of_search[search]], {})[doc] = 2
+            elif kind == "clicked" and search in bare:
+                labels.setdefault(texts[of_search[search]], {}).setdefault(doc, 1)
+    return {key: query for query, key in texts.items()}, labels
+
+
+def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
+    """The collection with the log's queries; labels on passages it does not have are left out, and its own splits stay as they are."""
+    queries, labels = log_labels(log)
+    known = {same(text) for text in collection.queries.values()}
+    queries = {q: text for q, text in queries.items() if same(text) not in known}
+    pairs = [(q, d, g) for q, docs in labels.items() if q in queries for d, g in docs.items()]
+    kept: dict[str, dict[str, int]] = {}
+    for q, d, g in pairs:
+        if d in collection.corpus:
+            kept.setdefault(q, {})[d] = g
+    lost = len(pairs) - sum(map(len, kept.values()))
+    notices = [
+        *collection.notices,
+        f"The log {path.name}: {len(queries):,} queries, {len(kept):,} with a click or a citation to learn from.",
+    ]
+    if pairs and lost > MOST_LABELS_LOST * len(pairs):
+        raise WorkbookError(
+            f"{path}: {lost} of {len(pairs)} clicked or cited ids are not in {collection.name} (the first: {pairs[0][1]!r}): open the collection "
+            "that was searched, with the ids of the log."
+        )
+    if lost:
+        notices.append(f"{lost} clicked or cited passages of the log are not in the collection and were left out.")
+    if collection.qrels:
+        qrels = dict(collection.qrels)
+        qrels["train"] = {**qrels.get("train", {}), **kept}
+        qrels = carve_splits({split: part for split, part in qrels.items() if part}, notices)
+    else:
+        qrels = carve_splits({"all": kept}, notices) if kept else {}
+        if kept:
+            notices.append(
+                "Its labels are clicks and citations, which favour the system that was logged: read the scores with that in mind."
+            )
+    qrels = {split: part for split, part in qrels.items() if part}
+    return replace(collection, queries=collection.queries | queries, qrels=qrels, notices=notices)
+
+
+def open_own(
+    name_or_path: str | Path | None = None, log: str | Path | None = None
+) -> tuple[Collection, SearchLog | None]:
+    """What ``open_collection`` opens, and search logs: (collection, log or None).
+
+    A log is a .jsonl or .csv file with a query a row and the ids that were shown, clicked or cited (``COLUMNS`` has the names that are
+    understood); its passages come with it (results as objects with id and text), from corpus.jsonl beside it, or are the collection
+    that ``log`` is given with. Raises WorkbookError, in one sentence, when there are none.
+    """
+    name_or_path = name_or_path or os.environ.get("COLLECTION") or None
+    path = Path(str(name_or_path)).expanduser() if name_or_path else None
+    columns = log_columns(path) if path is not None else None
+    if path is not None and columns:
+        name = re.sub(r"[^\w.-]+", "-", path.name.split(".")[0]).strip("-.") or "log"
+        opened, corpus = _read_log(path, columns, build_dir(name) / "homework")
+        beside = find(path.parent, "corpus.jsonl")
+        if beside is not None:
+            corpus = read_texts(beside)[0] | corpus
+        corpus = {doc: text for doc, text in corpus.items() if text}
+        if not corpus:
+            raise WorkbookError(
+                f"{path} is a search log without the passages' texts: put corpus.jsonl beside it, or run "
+                f"make homework COLLECTION=<the documents> LOG={path.name}."
+            )
+        return _with_log(Collection(name, corpus), opened, path), opened
+    collection = open_collection(name_or_path)
+    if not log:
+        return collection, None
+    log = Path(log).expanduser()
+    columns = log_columns(log)
+    if not columns:
+        raise WorkbookError(
+            f"{log} is not a search log: it needs a file .jsonl or .csv with the columns query and results, clicked or cited."
+        )
+    opened, _ = _read_log(log, columns, collection.build / "homework")
+    return _with_log(collection, opened, log), opened

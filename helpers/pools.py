@@ -1,0 +1,196 @@
+"""Where training data can come from: questions that a language model writes, labels that it gives, headings and their passages."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from helpers.collection import Collection
+from helpers.embedding import Embedder
+from helpers.evaluation import Qrels
+from helpers.examples import same
+from helpers.gates import GATES, check_questions
+from helpers.labels import as_qrels, calibrate, judge, with_zeros
+from helpers.llm import LLM, open_llm
+from helpers.questions import Question, generate_questions, questions_of
+from helpers.retrievers import Retriever
+from helpers.review import Reviews
+from helpers.stages import Stages
+from helpers.store import WorkbookError, fingerprint
+
+SMALL_LLM_QUESTIONS, LLM_QUESTIONS = (
+    300,
+    800,
+)  # asked for at most; a small model takes about 0.7 s for each on two cores
+JUDGED_QUERIES, JUDGED_DEPTH = 25, 5  # what a judge is calibrated on
+FEWEST_JUDGED = 10  # judged queries below which no judge can be calibrated
+LABELLED_QUERIES = 400  # queries without judgments that a judge labels at most
+MOST_OPENINGS = 1000
+BODY = " (body)"  # after a doc id: its text without the heading, for training alone
+# The first line, or what stands before the first colon or full stop.
+_OPENING = re.compile(r"^(?P<head>[^\n]{3,150}?)(?:\n+|[:.?!]\s+)(?P<body>\S.*)$", re.S)
+
+Queries = dict[str, str]
+Labels = dict[str, dict[str, int]]
+
+
+@dataclass
+class Tools:
+    """What finding data needs: stages, a cached embedder, two indexed retrievers over documents, and how the passages hang together.
+
+    pieces : {piece_id: text}, the passages as they are searched;  owner : {piece_id: doc_id} of those that were cut
+    duplicates : {doc_id: the first id of its group} of near-duplicates;  questions : how many an LLM may be asked for
+    """
+
+    stages: Stages
+    embedder: Embedder
+    retrievers: Sequence[Retriever]
+    pieces: Mapping[str, str]
+    owner: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Mapping[str, str] = field(default_factory=dict)
+    questions: int = SMALL_LLM_QUESTIONS
+
+
+@dataclass
+class Pool:
+    """Questions for training, the ids of those that are fit for evaluation too, and who wrote them."""
+
+    questions: list[Question]
+    fit: set[str]
+    writer: str
+
+
+def make_questions(collection: Collection, tools: Tools) -> Pool:
+    """Shipped or kept questions, else new ones by the LLM.
+
+    For training a question may copy words of its passage; for evaluation it has to pass every gate of notebook 03.
+    """
+    known = [q for q in questions_of(collection) if q.doc in collection.corpus]
+    if known:
+        return Pool(known, {q.id for q in known}, "questions that are there already")
+    if tools.questions < 1:
+        return Pool([], set(), "no language model was asked")
+    llm = open_llm(collection.build)
+    most = SMALL_LLM_QUESTIONS if llm.small else LLM_QUESTIONS
+    n = min(tools.questions, most, max(60, 2 * len(tools.pieces)))
+    searched = replace(collection, corpus=dict(tools.pieces), pages=collection.pages if not tools.owner else {})
+
+    def write() -> list[list[str]]:
+        return [[*q] for q in generate_questions(searched, llm, n)]
+
+    try:
+        key = [llm.name, fingerprint(tools.pieces), n]
+        rows = tools.stages.run("questions", key, write, lambda made: f"{len(made)} written by {llm.name}")
+    except WorkbookError as error:
+        if not llm.small:  # a service that was set is meant to be used
+            raise
+        return Pool([], set(), f"no questions could be written ({error})")
+    questions = [Question(*row) for row in rows]
+    questions = [q._replace(doc=tools.owner.get(q.doc, q.doc)) for q in questions]
+    if not questions:
+        return Pool([], set(), f"{llm.name} wrote none")
+    table = check_questions(questions, collection, tools.retrievers, tools.embedder)
+    fit = table[list(GATES)].all(axis=1)
+    usable = table[[gate for gate in GATES if gate != "no copy"]].all(axis=1).to_numpy()
+    return Pool(
+        [q for q, keep in zip(questions, usable, strict=True) if keep], set(table.index[fit].tolist()), llm.name
+    )
+
+
+def openings(corpus: Mapping[str, str], most: int = MOST_OPENINGS) -> tuple[Queries, Labels, dict[str, str]]:
+    """Titles and headings as queries: ({id: heading}, {id: {doc + BODY: 1}}, {doc + BODY: the passage without its heading}).
+
+    A heading is a passage's first line or what stands before its first colon or full stop, 2 to 20 words, before at least 8 more. Learning
+    to find the rest of a passage by its beginning needs no LLM: the inverse cloze task (Lee, Chang and Toutanova, ACL 2019).
+    """
+    queries: Queries = {}
+    positives: Labels = {}
+    bodies: dict[str, str] = {}
+    seen: set[str] = set()
+    for doc in sorted(corpus, key=lambda d: fingerprint("opening", d)):
+        found = _OPENING.match(corpus[doc].strip())
+        if len(queries) == most or not found:
+            continue
+        parts = found["head"].split(" › ")
+        head = same(" ".join(parts[1:] if len(parts) > 1 else parts).strip("#*= "))  # without the document's name
+        if not 2 <= len(head.split()) <= 20 or len(found["body"].split()) < 8 or head.lower() in seen:
+            continue
+        seen.add(head.lower())
+        query = f"o-{fingerprint(doc)[:12]}"
+        queries[query], positives[query], bodies[doc + BODY] = head, {doc + BODY: 1}, found["body"].strip()
+    return queries, positives, bodies
+
+
+@dataclass
+class Labelled:
+    """Qrels for queries that had none; whether a person or a trusted judge made them; what to say, and rows for the report."""
+
+    qrels: Labels
+    trusted: bool = True
+    notices: list[str] = field(default_factory=list)
+    rows: list[tuple[str, int, str]] = field(default_factory=list)
+
+
+def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
+    """Qrels for queries that have none: a person's verdicts (``reviews.jsonl``, notebook 04), then the LLM ranker if it can be trusted.
+
+    The judge is calibrated on judged queries. Where too few are judged to do so, an endpoint's labels are used and not called trusted;
+    the packaged small model is never asked.
+    """
+    judged = {q for qrels in collection.qrels.values() for q in qrels}
+    unjudged = {q: text for q, text in collection.queries.items() if q not in judged}
+    found = Labelled({})
+    if not unjudged:
+        return found
+    by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
+    for q, text in unjudged.items():
+        if same(text) in by_text and set(by_text[same(text)]) <= set(collection.corpus):
+            found.qrels[q] = by_text[same(text)]
+    rest = {q: text for q, text in unjudged.items() if q not in found.qrels}
+    if found.qrels:
+        found.rows.append(("queries judged by you", len(found.qrels), "reviews.jsonl"))
+    llm = open_llm(collection.build)
+    if rest and llm.small:
+        found.notices.append(
+            f"{len(rest):,} queries have no judgments and need labels: {llm.name} is too small to judge them (notebook 04 measures it), so set "
+            "OPENAI_API_KEY or OPENAI_BASE_URL, or judge the pairs in to_judge.csv."
+        )
+    elif rest:
+        _by_judge(collection, llm, rest, tools, found)
+    return found
+
+
+def _by_judge(collection: Collection, llm: LLM, rest: Queries, tools: Tools, found: Labelled) -> None:
+    trusted = _trusted(collection, llm, tools, found)
+    if trusted is False:
+        found.notices.append(
+            f"{len(rest):,} queries have no judgments and need labels: judge the pairs in to_judge.csv."
+        )
+        return
+    chosen = {q: rest[q] for q in sorted(rest, key=lambda q: fingerprint("label", q))[:LABELLED_QUERIES]}
+    run = tools.retrievers[-1].retrieve(chosen, JUDGED_DEPTH)
+    labels = as_qrels(judge(llm, chosen, run, collection.corpus, JUDGED_DEPTH))
+    labels = {q: docs for q, docs in labels.items() if any(docs.values())}
+    found.rows.append((f"queries labelled by {llm.name}", len(labels), "calibrated" if trusted else "not calibrated"))
+    found.qrels |= labels
+    if trusted is None:
+        found.trusted = False
+        found.notices.append(
+            f"Too few queries are judged by a person to know how far {llm.name} can be trusted: judge the pairs in to_judge.csv."
+        )
+
+
+def _trusted(collection: Collection, llm: LLM, tools: Tools, found: Labelled) -> bool | None:
+    """Whether the judge agrees with judged queries; None where too few are judged to tell."""
+    qrels: Qrels = collection.qrels.get("dev") or collection.qrels.get("train") or found.qrels
+    if len(qrels) < FEWEST_JUDGED:
+        return None
+    some = {q: qrels[q] for q in sorted(qrels, key=lambda q: fingerprint("calibrate", q))[:JUDGED_QUERIES]}
+    texts = {q: collection.queries[q] for q in some}
+    run = tools.retrievers[-1].retrieve(texts, JUDGED_DEPTH)
+    known = with_zeros(some, run)
+    judged = judge(llm, texts, run, collection.corpus, JUDGED_DEPTH)
+    if not any(d in known.get(q, {}) for q, d in zip(judged["query"], judged["doc"], strict=True)):
+        return None
+    result = calibrate(judged, known)
+    found.notices.append(f"{llm.name} as a judge: {result.verdict} (kappa {result.kappa:.2f}, {result.pairs} pairs).")
+    return result.verdict != "do not trust it"

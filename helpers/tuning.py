@@ -1,0 +1,232 @@
+"""Train the adapter and the encoder within a time that the size of the collection allows; dev chooses, and says what more data may bring."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from helpers.adapters import train_adapter
+from helpers.choosing import DevRetrieval, dev_corpus
+from helpers.deciding import FEW_DEV
+from helpers.embedding import CachedEmbedder, Embedder
+from helpers.evaluation import Qrels, per_query
+from helpers.examples import same
+from helpers.export import to_dataset
+from helpers.fitting import Trained
+from helpers.inspection import fold, token_counts
+from helpers.measuring import Bench, System
+from helpers.models import load_encoder
+from helpers.pools import BODY, openings
+from helpers.recipe import Recipe
+from helpers.retrievers import Run
+from helpers.sourcing import Sources
+from helpers.store import fingerprint
+from helpers.training import FEWEST, TrainingSet, finetune_encoder, sample_queries
+from helpers.triplets import Triplet, build_triplets
+
+Queries = Mapping[str, str]
+BASE_SECONDS, PASSAGE_SECONDS, MOST_SECONDS = (
+    120.0,
+    0.08,
+    600.0,
+)  # for all trainings together, by the number of passages
+TOKENS_PER_SECOND = 1000.0  # trained on two cores (measured: 1,000 to 2,000)
+ENCODED_PER_TRAINED = 4.0  # encoding is so many times as fast as training
+GPU_FACTOR = 20.0
+CURVE = (8, 3)  # the learning curve has an eighth and a third of the queries beside all of them
+FEW_TOKENS = 8  # a query that was not counted
+NOTEBOOK_06 = "encoder-tuned"  # the model that notebook 06 keeps
+
+
+class DevByDocument(DevRetrieval):
+    """nDCG@10 on dev where passages were cut: a document ranks by its best chunk. ``qrels`` name documents."""
+
+    def __init__(self, queries: Queries, qrels: Qrels, corpus: Mapping[str, str], owner: Mapping[str, str]):
+        super().__init__(queries, qrels, corpus)
+        self.owner = dict(owner)
+        self.key = fingerprint(self.key, self.owner)
+
+    def retrieve(self, model, k: int = 10) -> Run:
+        """The k best documents for each dev query."""
+        return fold(super().retrieve(model, 3 * k), self.owner, k)
+
+
+@dataclass
+class Plan:
+    """What is trained on and how much of it: ``data`` for the adapter, ``size`` queries of it for the encoder, ``sizes`` of the curve.
+
+    ``bodies`` are texts for training alone (openings); ``why`` says in words what was chosen.
+    """
+
+    data: TrainingSet
+    bodies: dict[str, str]
+    size: int
+    sizes: list[int]
+    why: str
+
+
+def training_seconds(passages: int) -> float:
+    """Seconds for all trainings together on two cores: two minutes and a little more for each passage, ten at most."""
+    return min(MOST_SECONDS, BASE_SECONDS + PASSAGE_SECONDS * passages)
+
+
+def affordable(most: int, row_tokens: float, dev_tokens: float, seconds: float, recipe: Recipe | None = None) -> int:
+    """How many of the rows fit into the time, the shorter trainings of the learning curve and their questions to dev included.
+
+    By tokens, not by a clock, so that two runs train the same.
+    """
+    recipe = recipe or Recipe()
+    speed = TOKENS_PER_SECOND * (GPU_FACTOR if torch.cuda.is_available() else 1.0)
+    asking = (1 + len(CURVE)) * (recipe.evaluations + 2) * dev_tokens / (ENCODED_PER_TRAINED * speed)
+    each = recipe.epochs * row_tokens / speed * (1 + sum(1 / part for part in CURVE))
+    return min(most, max(FEWEST, int((seconds - asking) / each))) if each > 0 else most
+
+
+def to_pieces(bench: Bench, queries: Queries, positives: Qrels, embedder: Embedder) -> dict[str, dict[str, int]]:
+    """Positives as they are searched: of a passage that was cut, the chunk that is nearest to the query."""
+    if not bench.owner:
+        return {q: dict(docs) for q, docs in positives.items()}
+    parts: dict[str, list[str]] = {}
+    for piece, doc in bench.owner.items():
+        parts.setdefault(doc, []).append(piece)
+    asked = dict(zip(queries, embedder.embed(list(queries.values()), "query"), strict=True))
+    found: dict[str, dict[str, int]] = {}
+    for q, docs in positives.items():
+        for doc, grade in docs.items():
+            pieces = parts.get(doc, [doc])
+            vectors = embedder.embed([bench.pieces[p] for p in pieces], "document")
+            found.setdefault(q, {})[pieces[int(np.argmax(vectors @ asked[q]))]] = grade
+    return found
+
+
+def dev_set(bench: Bench, sources: Sources, base: System) -> tuple[DevRetrieval, dict[str, dict[str, int]]]:
+    """(what chooses checkpoints, dev qrels over chunks): every chunk of a right document counts as right in the latter."""
+    qrels = sources.dev_qrels
+    if bench.owner:
+        parts: dict[str, list[str]] = {}
+        for piece, doc in bench.owner.items():
+            parts.setdefault(doc, []).append(piece)
+        qrels = {q: {p: g for d, g in docs.items() for p in parts.get(d, [d])} for q, docs in qrels.items()}
+    small = dev_corpus(bench.pieces, qrels, bench.chunk_run(base, "dev"))
+    if bench.owner:
+        return DevByDocument(sources.dev, sources.dev_qrels, small, bench.owner), qrels
+    return DevRetrieval(sources.dev, sources.dev_qrels, small), qrels
+
+
+def adapt(bench: Bench, data: TrainingSet, embedder: Embedder, dev_qrels: Qrels) -> tuple[np.ndarray, list[float]]:
+    """The adapter on all queries of the plan: (matrix, dev nDCG@10 after each epoch, before the first in front)."""
+    positives = {q: {d.removesuffix(BODY): g for d, g in docs.items()} for q, docs in data.positives.items()}
+    pairs = build_triplets(bench.pieces, data.queries, positives, "in-batch")
+    return train_adapter(pairs, embedder, bench.pieces, (data.dev, dev_qrels))
+
+
+def different(queries: Queries) -> int:
+    """How many different queries there are."""
+    return len({same(text) for text in queries.values()})
+
+
+def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = None) -> Plan:
+    """Choose what to train on: judged queries, with the made ones and with openings if dev says so (by an adapter on each, in seconds).
+
+    Where dev is too small to choose, judged and made queries are taken together, and openings only when there is nothing else.
+    """
+    embedder = CachedEmbedder(base.retriever.embedder, bench.tables)
+    judged = to_pieces(bench, sources.queries, sources.positives, embedder)
+    made = to_pieces(bench, sources.made[0], sources.made[1], embedder)
+    heads, head_positives, bodies = openings(bench.pieces)
+    options: dict[str, tuple[dict, dict]] = {}
+    if judged:
+        options["judged queries"] = (sources.queries, judged)
+    if made:
+        name = "judged queries and made questions" if judged else "made questions"
+        options[name] = (sources.queries | sources.made[0], judged | made)
+    if heads:
+        name, (queries, positives) = list(options.items())[-1] if options else ("", ({}, {}))
+        name = f"{name} and headings" if name else "headings"
+        options[name] = ({**queries, **heads}, {**positives, **head_positives})
+    usable = {name: option for name, option in options.items() if different(option[0]) >= FEWEST}
+    evaluator, dev_qrels = dev_set(bench, sources, base) if sources.dev else (None, {})
+
+    def training(name: str) -> TrainingSet:
+        return TrainingSet(*usable[name], sources.dev, sources.dev_qrels, name)
+
+    def gains() -> dict[str, float]:
+        return {name: max(adapt(bench, training(name), embedder, dev_qrels)[1]) for name in usable}
+
+    if not usable or not sources.dev:
+        return Plan(TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""), {}, 0, [], _too_few(options, sources))
+    without = [name for name in usable if "headings" not in name]
+    chosen = (without or list(usable))[-1]
+    why = f"{chosen}; dev is too small to choose between sources"
+    if len(usable) == 1:
+        why = f"{chosen}, the only source"
+    elif len(sources.dev) >= FEW_DEV:
+        key = [base.key, fingerprint(bench.pieces), {n: list(o) for n, o in usable.items()}, sources.dev, dev_qrels]
+        found = bench.stages.run("choice of training data", key, gains, lambda g: max(g, key=lambda n: round(g[n], 4)))
+        chosen = max(found, key=lambda name: round(found[name], 4))  # of equal ones the first, the smallest
+        why = f"{chosen}, by dev ({', '.join(f'{name} {value:.3f}' for name, value in found.items())})"
+    data = training(chosen)
+    if "headings" not in chosen:
+        bodies = {}
+    total = len(data.positives)
+    size = _size(bench, data, bodies, evaluator, seconds)
+    if size < total and trained_before(bench, data, bodies):
+        size = total
+    if size < total:
+        why += f"; {size:,} of {total:,} queries train the encoder, to keep to the time"
+    return Plan(data, bodies, size, [size // part for part in CURVE if size // part >= FEWEST], why)
+
+
+def _too_few(options: Mapping[str, tuple[dict, dict]], sources: Sources) -> str:
+    if not sources.dev:
+        return "nothing was tuned: there are no dev queries to choose by"
+    most = max((different(queries) for queries, _ in options.values()), default=0)
+    return f"nothing was tuned: {most} different queries are too few (at least {FEWEST})"
+
+
+def rows(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], size: int | None = None) -> list[Triplet]:
+    """The triplets of ``size`` queries, drawn by seed 0; of all without a size."""
+    queries, positives = sample_queries(data, size, seed=0)
+    return build_triplets({**bench.pieces, **bodies}, queries, positives, "in-batch")
+
+
+def trained_before(bench: Bench, data: TrainingSet, bodies: Mapping[str, str]) -> bool:
+    """Whether notebook 06 has tuned the encoder on just these rows; then all of them cost no time."""
+    try:
+        record = json.loads((bench.collection.build / "models" / NOTEBOOK_06 / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    dataset = to_dataset(rows(bench, data, bodies), {**bench.pieces, **bodies}, "pairs")
+    return record.get("data") == fingerprint(dataset.to_dict())
+
+
+def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval, seconds: float | None) -> int:
+    encoder, limit = load_encoder(), Recipe().max_tokens
+    texts = {**bench.pieces, **bodies}
+    pairs = [(q, d) for q, docs in data.positives.items() for d, g in docs.items() if g > 0]
+
+    def mean(found: list[str]) -> float:
+        return float(np.mean([min(limit, n) for n in token_counts(found, encoder)])) if found else FEW_TOKENS
+
+    row = mean([data.queries[q] for q, _ in pairs[:500]]) + mean([texts[d] for _, d in pairs[:500]])
+    dev = len(evaluator.corpus) * mean(list(evaluator.corpus.values()))
+    fit = affordable(len(pairs), row, dev, seconds or training_seconds(len(bench.pieces)))
+    return min(len(data.positives), max(FEWEST, int(len(data.positives) * fit / len(pairs))))
+
+
+def train(bench: Bench, plan: Plan, evaluator: DevRetrieval, size: int) -> Trained:
+    """Tune the encoder on ``size`` queries of the plan; loaded where that was done before, by notebook 06 too."""
+    whole = size >= len(plan.data.positives)
+    name = f"homework-encoder-{size}"
+    if whole and trained_before(bench, plan.data, plan.bodies):
+        name = NOTEBOOK_06
+    corpus = {**bench.pieces, **plan.bodies}
+    pairs = rows(bench, plan.data, plan.bodies, None if whole else size)
+    return finetune_encoder(replace(bench.collection, corpus=corpus), pairs, evaluator, load_encoder(), name=name)
+
+
+def curve_point(evaluator: DevRetrieval, model) -> list[float]:
+    """nDCG@10 of each dev query over the small dev collection."""
+    return per_query(evaluator.qrels, evaluator.retrieve(model))["ndcg@10"].tolist()

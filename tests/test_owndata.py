@@ -1,0 +1,84 @@
+"""Search logs as data: which file is one, what its queries are, and what labels come of it."""
+
+import json
+
+import pytest
+
+from helpers.owndata import log_columns, open_own
+from helpers.pools import BODY, openings
+from helpers.store import WorkbookError
+
+
+def write(file, rows):
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return file
+
+
+def test_a_log_is_known_by_its_columns(tmp_path):
+    log = write(tmp_path / "a.jsonl", [{"Q": "x", "doc_ids": ["1"]}, {"Q": "y", "doc_ids": ["1"], "click": "1"}])
+    assert log_columns(log) == {"query": "Q", "results": "doc_ids", "clicked": "click"}
+    assert log_columns(write(tmp_path / "b.jsonl", [{"_id": "1", "text": "x"}])) is None
+    assert log_columns(write(tmp_path / "c.jsonl", [{"query": "x", "text": "y"}])) is None
+    (tmp_path / "d.csv").write_text('when,"query",results,clicked\n2026-01-01,x,a|b,b\n')
+    assert log_columns(tmp_path / "d.csv") == {
+        "query": "query",
+        "time": "when",
+        "results": "results",
+        "clicked": "clicked",
+    }
+    assert log_columns(tmp_path) is None
+
+
+ROWS = [
+    {"query": "bread", "results": [{"id": 1, "text": "loaf"}, {"id": 2, "text": "knife"}], "clicked": [2]},
+    {"query": "bread", "results": [{"id": 1}, {"id": 2}], "clicked": []},
+    {"query": "bread", "results": [{"id": 1}, {"id": 2}], "clicked": []},
+    {"query": "tea", "results": [{"id": 3, "text": "kettle"}, {"id": 1}], "cited": [3]},
+    {"query": "nothing", "results": [{"id": 1}]},
+]
+
+
+def test_labels_are_clicks_often_enough_and_citations(tmp_path):
+    collection, log = open_own(write(tmp_path / "log.jsonl", ROWS))
+    assert collection.corpus == {"1": "loaf", "2": "knife", "3": "kettle"}
+    assert sorted(collection.queries.values()) == ["bread", "nothing", "tea"]
+    labels = {collection.queries[q]: docs for part in collection.qrels.values() for q, docs in part.items()}
+    assert labels == {"bread": {"2": 1}, "tea": {"3": 2}}  # 2 was clicked in 1 of 3 searches: 0.33
+    assert len(log.searches()) == 5
+    again, log = open_own(tmp_path / "log.jsonl")
+    assert again == collection
+    assert len(log.searches()) == 5
+
+
+def test_clicks_count_where_what_was_shown_was_not_logged(tmp_path):
+    rows = [{"query": "bread", "clicked": ["2"]}]
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "2", "text": "knife"}')
+    collection, _ = open_own(write(tmp_path / "log.jsonl", rows))
+    assert [docs for part in collection.qrels.values() for docs in part.values()] == [{"2": 1}]
+
+
+def test_a_result_without_an_id_is_named(tmp_path):
+    with pytest.raises(WorkbookError, match="line 1: a result has no id"):
+        open_own(write(tmp_path / "log.jsonl", [{"query": "x", "results": [{"text": "y"}]}]))
+
+
+def test_what_is_no_log_is_said(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nSome text.")
+    with pytest.raises(WorkbookError, match="is not a search log"):
+        open_own(tmp_path / "docs", write(tmp_path / "x.jsonl", [{"a": 1}]))
+
+
+def test_openings_are_headings_and_what_follows_them():
+    long = "eight words or more follow here, and then some"
+    corpus = {
+        "a.md#1": f"a.md › Cutting bread: {long}", "b": f"Toasting a bun\n{long}", "c": f"One: {long}", "d": "Short tail: few words",
+        "e": f"toasting a bun. {long}", "f": "no heading at all here",
+    }  # fmt: skip
+    queries, positives, bodies = openings(corpus)
+    assert "Cutting bread" in queries.values()
+    assert sum(text.lower() == "toasting a bun" for text in queries.values()) == 1
+    assert len(queries) == 2
+    heading = {text: q for q, text in queries.items()}["Cutting bread"]
+    assert positives[heading] == {f"a.md#1{BODY}": 1}
+    assert bodies[f"a.md#1{BODY}"] == long

@@ -1,0 +1,173 @@
+"""The student's homework: made from the solutions, run untouched, and filled in cell by cell."""
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from fakes import random_texts, tiny_encoder
+from werkzeug import Response
+
+from helpers import exercises_homework, student
+from helpers.store import WorkbookError
+
+SOURCE, TARGET = student.paths()
+
+
+def code(source: str, *tags: str):
+    cell = nbformat.v4.new_code_cell(source)
+    if tags:
+        cell.metadata["tags"] = list(tags)
+    return cell
+
+
+def book(*cells) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def test_the_committed_student_version_is_what_the_solutions_give():
+    made = student.student_version(nbformat.read(SOURCE, as_version=4))
+    found = nbformat.read(TARGET, as_version=4)
+    assert [(c.id, c.cell_type, c.source, c.metadata) for c in made.cells] == [
+        (c.id, c.cell_type, c.source, c.metadata) for c in found.cells
+    ]
+    assert made.metadata == found.metadata
+
+
+def test_an_exercise_becomes_its_names_and_the_solution_goes_below_the_hint():
+    hint = f"{student.HINT}\n\nThink.\n\n</details>\n\nMore text."
+    solution = "import math\n\n\ndef area(r):\n    return math.pi * r**2\n\n\nhelper = 2\nanswer = area(helper)"
+    made = student.student_version(
+        book(code(solution, "exercise"), code("check(area, answer)"), nbformat.v4.new_markdown_cell(hint))
+    )
+    assert made.cells[0].source == "area = ...\nanswer = ..."
+    assert made.cells[1].source == "check(area, answer)"
+    assert (
+        f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>\n\nMore text."
+        in made.cells[2].source
+    )
+
+
+def test_outputs_go_and_other_cells_stay():
+    cell = code("1 + 1")
+    cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="2")], 3
+    made = student.student_version(book(cell))
+    assert (made.cells[0].source, made.cells[0].outputs, made.cells[0].execution_count) == ("1 + 1", [], None)
+
+
+@pytest.mark.parametrize("check", ["check(other)", "check()"])
+def test_an_exercise_whose_check_looks_elsewhere_is_refused(check):
+    cells = [code("answer = 1", "exercise"), code(check), nbformat.v4.new_markdown_cell(f"{student.HINT}\n</details>")]
+    with pytest.raises(WorkbookError, match="Cell 0 is tagged exercise"):
+        student.student_version(book(*cells))
+
+
+# Run on a small collection, with a service as the LLM ranker
+
+
+def small(place: Path) -> Path:
+    texts = [f"{text} number {i} of them" for i, text in enumerate(random_texts(200, seed=3, words=60, length=9))]
+    (place / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").write_text("\n".join(json.dumps({"_id": f"d{i}", "text": t}) for i, t in enumerate(texts)))
+    asked = [" ".join([*t.split()[:3], f"number {i}"]) for i, t in enumerate(texts)]
+    (place / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": f"q{i}", "text": t}) for i, t in enumerate(asked))
+    )
+    for split, positions in (("train", range(100)), ("dev", range(100, 150)), ("test", range(150, 200))):
+        rows = "\n".join(f"q{i}\td{i}\t1" for i in positions)
+        (place / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    return place
+
+
+def judged(request):
+    told = request.get_json()["messages"][-1]["content"]
+    query, passage = (part.split() for part in re.match(r"Query: (.*?)\s+Passage: (.*)", told, re.S).groups())
+    answer = json.dumps({"reason": "the number", "grade": 2 if query[-1] in passage else 0})
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+    body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return Response(json.dumps(body), content_type="application/json")
+
+
+class Notebook:
+    """The student's notebook in one namespace, with some of its answers filled in from the solutions."""
+
+    def __init__(self):
+        self.cells = nbformat.read(TARGET, as_version=4).cells
+        self.solved = nbformat.read(SOURCE, as_version=4).cells
+        self.names: dict = {"display": lambda *_: None}
+
+    def run(self, i: int, source: str | None = None) -> str:
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            exec(source or self.cells[i].source, self.names)
+        return shown.getvalue()
+
+    def exercises(self) -> list[int]:
+        return [i for i, cell in enumerate(self.cells) if "exercise" in cell.metadata.get("tags", [])]
+
+
+def last(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch, httpserver):
+    tiny_encoder(tmp_path)
+    httpserver.expect_request("/v1/chat/completions", method="POST").respond_with_handler(judged)
+    for name, value in {
+        "ENCODER_MODEL": str(tmp_path / "tiny"), "COLLECTION": str(small(tmp_path / "small")), "TQDM_DISABLE": "1", "NO_PROXY": "localhost",
+        "OPENAI_BASE_URL": httpserver.url_for("/v1"), "LLM_MODEL": "gpt-4.1-nano",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return Notebook()
+
+
+def test_untouched_it_runs_and_says_what_is_left_and_filled_in_each_check_turns(notebook):
+    checks = [i + 1 for i in notebook.exercises()]
+    printed = {i: notebook.run(i) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
+    assert len(checks) == len(exercises_homework.TASKS)
+    for i, number in zip(checks, exercises_homework.TASKS, strict=True):
+        assert printed[i].startswith(f"Left to do: {number}, ")
+        assert printed[i].count("\n") == 1
+    final = max(printed)
+    assert "0 of 10 done" in printed[final]
+    for done, i in enumerate(notebook.exercises(), 1):
+        notebook.run(i, notebook.solved[i].source)
+        said = notebook.run(i + 1)
+        assert said.startswith("✓ "), said
+        assert said.count("\n") == 1
+        assert f"{done} of 10 done" in notebook.run(final)
+    assert "make homework COLLECTION=" in notebook.run(final)
+
+
+def test_wrong_answers_fail_with_one_sentence(notebook):
+    for i, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            notebook.run(i)
+    wrong = {
+        "11.1": ["evaluation_set = 7", "evaluation_set = ({}, {})", "evaluation_set = (data.queries, data.positives)",
+                 "evaluation_set = (dev, {q: {'nowhere': 1} for q in dev})"],
+        "11.2": ["baselines = {'bm25': 1}", "baselines = {'BM25': {}, 'encoder': {}, 'hybrid': {}}",
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})"],
+        "11.3": ["chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}"],
+        "11.4": ["low_precision = []", "low_precision = sorted(precision, key=precision.get, reverse=True)[:5]"],
+        "11.5": ["flywheel = [{'day': 'Monday'}]", "flywheel = [{'day': 'd', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
+                 "flywheel = [{'day': 'd', 'step': s, 'who': '', 'minutes': 1} for s in homework.STEPS]",
+                 "flywheel = [{'day': 'd', 'step': s, 'who': 'A', 'minutes': 100} for s in homework.STEPS]"],
+        "11.6": ["recall_by_task, weakest = {}, ''", "recall_by_task, weakest = dict.fromkeys(subtasks, 0.5), next(iter(subtasks))",
+                 "recall_by_task, weakest = dict(zip(subtasks, (0.1, 0.2, 0.3))), 'query → snippet'"],
+        "11.7": ["triplets = []", "from helpers.triplets import build_triplets\ntriplets = build_triplets(collection.corpus, dev, dev_qrels, 'in-batch')"],
+        "11.8": ["reranker_helps = 'yes'", "reranker_helps = not (against.iloc[0]['p'] < 0.05 and against.iloc[0]['difference'] > 0)"],
+        "11.9": ["enough_for = 'encoder'"],
+        "11.10": ["hosting = {'self': 0.0, 'API': 0.0}", "hosting = 3"],
+    }  # fmt: skip
+    for i, number in zip(notebook.exercises(), exercises_homework.TASKS, strict=True):
+        for answer in wrong[number]:
+            notebook.run(i, answer)
+            said = notebook.run(i + 1)
+            assert said.startswith("Not yet: "), (answer, said)
+            assert said.count("\n") == 1
+    assert "not yet" in notebook.run(max(j for j, c in enumerate(notebook.cells) if c.cell_type == "code"))
