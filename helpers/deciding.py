@@ -119,13 +119,19 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     more = _more_data(facts, nothing)
 
     verdicts = [
-        Verdict("switch on hybrid", switch, _said(hybrid, f"dev prefers {facts['base']} to BM25 and to the hybrid")),
+        Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
         Verdict("tune the encoder", tune, _said(tuned, facts.get("untuned") or "dev prefers the untrained systems")),
         Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
     why = f"nothing that was tried beats {facts['base']} by more than luck." if nothing else f"{chosen} is better."
     return [Verdict("do nothing", nothing and not more, why), *verdicts], chosen
+
+
+def _stays(facts: Mapping[str, Any]) -> str:
+    if not facts.get("on_dev", True):
+        return "there are no dev queries to choose by"
+    return f"on dev neither BM25 nor the hybrid beats {facts['base']} by more than one standard error"
 
 
 def _said(comparison: Comparison | None, instead: str) -> str:
@@ -159,7 +165,8 @@ def _more_data(facts: Mapping[str, Any], nothing: bool) -> list[str]:
 def headline(verdicts: Sequence[Verdict], chosen: str) -> str:
     """The decision in one sentence: what to collect comes first, then what to deploy."""
     yes = [v.name for v in verdicts if v.yes]
-    deploy = [name for name in yes if name in VERDICTS[1:4]]
+    words = {"switch on hybrid": "search with BM25"} if chosen.startswith("BM25") else {}
+    deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:4]]
     if "collect more data first" in yes:
         after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy else ""
         return f"Collect more data first{after}."

@@ -1,17 +1,21 @@
 """Checks of the homework, and how far it is: one line when an answer is right, one sentence when it is not yet."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from helpers.chunking import METHODS
 from helpers.collection import Collection
 from helpers.evaluation import Qrels, evaluate
 from helpers.examples import same
 from helpers.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
-from helpers.triplets import Triplet
+from helpers.store import WorkbookError
+from helpers.triplets import Triplet, shortfall
 
 TASKS = {
     "11.1": "the evaluation set",
@@ -21,11 +25,12 @@ TASKS = {
     "11.5": "the weekly flywheel",
     "11.6": "recall for each sub-task",
     "11.7": "triplets",
-    "11.8": "does a reranker help?",
-    "11.9": "enough data to tune?",
-    "11.10": "host it yourself?",
+    "11.8": "whether a tuned reranker helps",
+    "11.9": "whether there is enough data to tune an encoder",
+    "11.10": "whether to host it yourself",
 }
 FEWEST_QUERIES = 30  # of an evaluation set: fewer give intervals in which everything fits
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 STEPS = ("sample", "judge", "review", "label", "measure")  # of a week in which search gets better
 _state: dict[str, str] = {}
 
@@ -52,23 +57,39 @@ def _turn(number: str, problem: str, done: str) -> None:
     print(f"Not yet: {problem}" if problem else f"✓ {done}")
 
 
-def _left(number: str, *answers: Any) -> bool:
-    """Whether nothing was filled in; says what is left to do."""
-    if any(answer is ... for answer in answers):
-        _state.pop(number, None)
-        print(f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again.")
-        return True
-    return False
+def _task(number: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The check of a task: an answer that is still ``...`` is left to do, one of another form gets a sentence instead of a traceback."""
+
+    def wrap(check: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(check)
+        def run(*given: Any) -> None:
+            if any(answer is ... for answer in given):
+                _state.pop(number, None)
+                print(
+                    f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again."
+                )
+                return
+            try:
+                check(*given)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, WorkbookError):
+                _turn(
+                    number,
+                    f"the answer has another form than asked for; {check.__name__} says which in its docstring.",
+                    "",
+                )
+
+        return run
+
+    return wrap
 
 
 def _first(problems: Sequence[tuple[bool, str]]) -> str:
     return next((text for wrong, text in problems if wrong), "")
 
 
+@_task("11.1")
 def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Mapping[str, str]) -> None:
     """``(queries, qrels)``: at least 30 queries, each with a right passage of the collection, none of them trained on."""
-    if _left("11.1", answer):
-        return
     if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
         return _turn("11.1", "the answer is a pair of dicts, (queries, qrels).", "")
     queries, qrels = answer
@@ -84,16 +105,15 @@ def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Map
     return _turn("11.1", problem, f"{len(qrels)} queries with {sum(map(len, right.values()))} right passages.")
 
 
+@_task("11.2")
 def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) -> None:
     """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, on the same queries."""
-    if _left("11.2", answer):
-        return
     if not isinstance(answer, Mapping) or not all(isinstance(run, Mapping) for run in answer.values()):
         return _turn("11.2", "the answer is a dict of runs, {name: run}.", "")
     missing = [word for word in ("bm25", "encoder", "hybrid") if not any(word in name.lower() for name in answer)]
     problem = _first([
         (bool(missing), f"there is no run named after {' and '.join(missing)}."),
-        (len(answer) < 4, f"{len(answer)} systems: add one with a second stage."),
+        (not any(re.search("→|\\+|rerank|interaction|cross|stage", name.lower()) for name in answer), "there is no run with a second stage: name it first → second."),
         (any(set(run) != set(queries) for run in answer.values()), "all systems answer the same queries, all of them."),
     ])  # fmt: skip
     if problem:
@@ -103,39 +123,40 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
     return _turn("11.2", "", f"{len(means)} baselines; the one to beat is {best}, {means[best]:.3f} nDCG@10 on dev.")
 
 
+@_task("11.3")
 def check_11_chunkers(answer: Any, collection: Collection) -> None:
-    """``{method: recall@10}`` of at least two chunkers, in [0, 1]; {} for a collection without whole documents."""
-    if _left("11.3", answer):
-        return
+    """``{method: recall}`` of at least two chunkers of METHODS, in [0, 1]; {} for a collection without whole documents."""
     if not collection.pages:
         return _turn(
             "11.3",
             "" if answer == {} else "there are no whole documents here: the answer is {}.",
             "passages are all there is.",
         )
-    fine = isinstance(answer, Mapping) and len(answer) >= 2 and all(0 <= value <= 1 for value in answer.values())
+    fine = len(answer) >= 2 and set(answer) <= set(METHODS) and all(0 <= value <= 1 for value in answer.values())
     best = max(answer, key=answer.get) if fine else ""
     return _turn(
         "11.3",
-        "" if fine else "the answer has the recall, in [0, 1], of at least two chunkers.",
+        "" if fine else f"the answer has the recall, in [0, 1], of at least two of {', '.join(METHODS)}.",
         f"highest recall: {best}.",
     )
 
 
+@_task("11.4")
 def check_11_low_precision(answer: Any, precision: Mapping[str, float]) -> None:
     """The five queries of the sample with the lowest precision by the judge, worst first, ties by text."""
-    if _left("11.4", answer):
-        return
+    if not precision:
+        return _turn(
+            "11.4", "" if answer == [] else "nothing was judged: the answer is [].", "nothing could be judged here."
+        )
     worst = sorted(precision, key=lambda query: (precision[query], query))[:5]
     fine = isinstance(answer, list) and answer == worst
-    _turn("11.4", "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
+    return _turn("11.4", "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
           f"these {len(worst)} are worth a person's look.")  # fmt: skip
 
 
+@_task("11.5")
 def check_11_flywheel(answer: Any) -> None:
     """A list of dicts with day, step, who and minutes; every step of STEPS has somebody's name, all within a working day a week."""
-    if _left("11.5", answer):
-        return
     keys = {"day", "step", "who", "minutes"}
     if not isinstance(answer, list) or not all(isinstance(row, dict) and keys <= set(row) for row in answer):
         return _turn("11.5", f"each row has {', '.join(sorted(keys))}.", "")
@@ -143,44 +164,45 @@ def check_11_flywheel(answer: Any) -> None:
     minutes = sum(row["minutes"] for row in answer)
     problem = _first([
         (bool(lacking), f"nobody does this: {', '.join(lacking)}."),
-        (not all(str(row["who"]).strip() for row in answer), "a step without a name is done by nobody."),
+        (any(row["day"] not in DAYS for row in answer), "the day is one of Monday to Sunday."),
+        (not all(isinstance(row["who"], str) and row["who"].strip() for row in answer), "a step without a name is done by nobody."),
+        (not all(row["minutes"] > 0 for row in answer), "every step takes some minutes."),
         (minutes > 480, f"{minutes} minutes are more than a day: nobody will keep that up."),
     ])  # fmt: skip
     return _turn("11.5", problem, f"{minutes} minutes a week; put them into the calendar.")
 
 
+@_task("11.6")
 def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) -> None:
     """``{sub-task: recall@10}`` for every sub-task, and the name of the one that needs improvement most."""
-    if _left("11.6", recall, weakest):
-        return
     if not isinstance(recall, Mapping) or set(recall) != set(subtasks):
         return _turn("11.6", f"one recall for each of {', '.join(subtasks)}.", "")
     worst = min(recall, key=lambda name: (recall[name], name))
     problem = _first([
         (not all(0 <= value <= 1 for value in recall.values()), "a recall lies between 0 and 1."),
-        (len(set(recall.values())) == 1 and len(recall) > 1, "all are the same: index each sub-task's own texts."),
         (weakest != worst, f"{weakest!r} has not the lowest recall."),
     ])  # fmt: skip
     return _turn("11.6", problem, f"{worst} needs improvement most ({recall[worst]:.2f}).")
 
 
+@_task("11.7")
 def check_11_triplets(answer: Any, held_out: Sequence[Triplet], corpus: Mapping[str, str]) -> None:
-    """Triplets of the training queries, none of which is a query of the evaluation set."""
-    if _left("11.7", answer):
-        return
+    """Triplets of the training queries with hard negatives; none is a dev or test query."""
     if not isinstance(answer, list) or not answer or not all(isinstance(t, Triplet) for t in answer):
         return _turn("11.7", "the answer is a list of triplets, as build_triplets gives it.", "")
+    empty = shortfall(answer, 1)["empty"]
     problem = _first([
-        (leaks(answer, held_out, corpus)["queries"] > 0, "a query of the evaluation set is among them."),
+        (leaks(answer, held_out, corpus)["queries"] > 0, "a dev or test query is among them."),
+        (empty == len(answer), 'none has a negative: use "encoder-hard", and a greater depth where positives rank low.'),
         (any(t.positive_id in t.negative_ids for t in answer), "a passage is right and wrong for the same query."),
     ])  # fmt: skip
-    return _turn("11.7", problem, enough(answer))
+    with_negatives = f"{len(answer) - empty:,} of {len(answer):,} have a hard negative"
+    return _turn("11.7", problem, f"{with_negatives}. {enough(answer)}")
 
 
+@_task("11.8")
 def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
     """True when the second stage is better than the first by more than luck, else False; ``against`` comes from ``compare``."""
-    if _left("11.8", answer):
-        return
     row = against.iloc[0]
     helps = bool(row["p"] < 0.05 and row["difference"] > 0)
     said = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3f}"
@@ -189,19 +211,18 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
           f"{said}: it {'helps' if helps else 'cannot be told from luck, or hurts'}.")  # fmt: skip
 
 
-def check_11_enough(answer: Any, queries: int) -> None:
-    """ "collect", "adapter" or "encoder", by the number of different training queries."""
-    if _left("11.9", answer):
-        return
-    right = "collect" if queries < COLLECT_BELOW else "adapter" if queries < LIGHT_BELOW else "encoder"
-    _turn("11.9", "" if answer == right else f"with {queries:,} different queries it is not {answer!r}: see helpers/splits.py.",
-          f"{queries:,} different queries: {right}. The learning curve in the report tests this rule of thumb.")  # fmt: skip
+@_task("11.9")
+def check_11_enough(answer: Any, queries: Mapping[str, str]) -> None:
+    """ "collect", "adapter" or "encoder", by the number of different texts among the training queries."""
+    n = len({same(text) for text in queries.values()})
+    right = "collect" if n < COLLECT_BELOW else "adapter" if n < LIGHT_BELOW else "encoder"
+    _turn("11.9", "" if answer == right else f"with {n:,} different queries it is not {answer!r}: see helpers/splits.py.",
+          f"{n:,} different queries: {right}. The learning curve in the report tests this rule of thumb.")  # fmt: skip
 
 
+@_task("11.10")
 def check_11_hosting(answer: Any, facts: Mapping[str, float]) -> None:
     """``{"self": dollars, "API": dollars}`` a month, by the facts of the cell above."""
-    if _left("11.10", answer):
-        return
     servers = max(1, math.ceil(facts["queries_a_second_at_peak"] * facts["ms_per_query"] / 1000))
     tokens = facts["index_tokens"] + facts["queries_a_month"] * facts["tokens_per_query"]
     right = {"self": servers * facts["server_usd_a_month"], "API": tokens * facts["api_usd_per_million_tokens"] / 1e6}

@@ -62,7 +62,7 @@ def run(
     if sources.dev:
         bench.hybrid(bench.systems["BM25"], bench.systems["encoder"], "hybrid (weighted)")
     tuned = tune(bench, sources, minutes)
-    say(f"          trained on: {tuned['why']}")
+    say(f"          {'trained on: ' if tuned['size'] else ''}{tuned['why']}")
     result: dict[str, Any] = {
         "collection": collection.name, "summary": str(bench.collection), "notices": [*notices, *sources.notices],
         "sources": sources.rows, "final": final, "judged": sources.judged, "trained_on": tuned["why"],
@@ -112,7 +112,7 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     verdicts, chosen = deciding.decide({
         "base": UNTRAINED[0], "untrained": untrained, "tuned": tuned_pick, "comparisons": comparisons, "train": tuned["queries"],
         "judged": sources.judged, "on_test": final == "test", "gain": tuned["gain"],
-        "untuned": None if tuned["size"] else tuned["why"],
+        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev),
     })  # fmt: skip
     shown = bench.systems[chosen]
     queries, qrels = bench.queries("dev" if sources.dev else final)

@@ -15,6 +15,7 @@ from helpers import handover, plots
 from helpers.collection import Collection
 from helpers.evaluation import read_scoreboard
 from helpers.report import STYLE, format_scoreboard
+from helpers.services import priced
 from helpers.store import write_text
 
 _MORE = """
@@ -48,7 +49,7 @@ def gain_in_words(gain: Mapping[str, float] | None) -> str:
         return "Too few queries for a learning curve, so nobody knows what twice the data would bring."
     span = f"{gain['gain']:+.3f} nDCG@10 [{gain['low']:+.3f}, {gain['high']:+.3f}]"
     word = "Twice the data should help" if gain["low"] > 0 else "Twice the data may or may not help"
-    return f"{word}: {span} on dev by a straight line over the doublings; luck of the training is not in the interval."
+    return f"{word}: {span} on dev by a straight line over the doublings; how much one training differs from the next is not in the interval."
 
 
 def _scoreboards(board: pd.DataFrame, result: Mapping[str, Any]) -> str:
@@ -112,7 +113,7 @@ def _cost(cost: Mapping[str, float], board: pd.DataFrame, result: Mapping[str, A
         model = handover.API_MODEL
         rows.append((f"the same passages once by {model}", f"${cost['api_usd_index']:.4f}"))
         rows.append((f"1,000 queries by {model}", f"${cost['api_usd_1000_queries']:.4f}"))
-    return _table(rows, ("what", "cost")) + "<p>API prices are those of data/prices.csv, with their date.</p>"
+    return _table(rows, ("what", "cost")) + f"<p>API prices as of {priced(handover.API_MODEL)}.</p>"
 
 
 def _failures(result: Mapping[str, Any]) -> str:
@@ -150,7 +151,9 @@ def page(collection: Collection, result: Mapping[str, Any]) -> str:
     parts.append(_table(rows, ("", "verdict", "evidence")))
     parts.append(f"<h2>What was measured</h2><p>{escaped(result['summary'])}</p>")
     parts.append(_table(result["sources"], ("what", "queries", "from")))
-    parts.append(f"<p>Trained on: {escaped(result['trained_on'])}. {escaped(result['enough'])}</p>")
+    why = result["trained_on"]
+    told = f"Trained on: {why}." if result["training"]["size"] else f"{why[:1].upper()}{why[1:]}."
+    parts.append(f"<p>{escaped(told)} {escaped(result['enough'].split(' This is a rule')[0])}</p>")
     parts.append("<ul>" + "".join(f"<li>{escaped(n)}</li>" for n in result["notices"]) + "</ul>")
     parts.append(_scoreboards(board, result))
     if result["comparisons"]:

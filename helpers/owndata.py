@@ -13,7 +13,7 @@ from helpers.collection import Collection, carve_splits, open_collection
 from helpers.examples import same
 from helpers.logfiles import import_log
 from helpers.readers import find, kind_of, read_jsonl, read_text, read_texts
-from helpers.store import WorkbookError, build_dir, fingerprint, write_text
+from helpers.store import ROOT, WorkbookError, build_dir, fingerprint, write_text
 from helpers.traffic import SearchLog
 
 COLUMNS = {
@@ -152,17 +152,23 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     return replace(collection, queries=collection.queries | queries, qrels=qrels, notices=notices)
 
 
+def _found(given: str | Path) -> Path:
+    """A path as it stands, or from the workbook's folder, in whose ``notebooks`` the kernels run."""
+    path = Path(given).expanduser()
+    return path if path.exists() or not (ROOT / path).exists() else ROOT / path
+
+
 def open_own(
     name_or_path: str | Path | None = None, log: str | Path | None = None
 ) -> tuple[Collection, SearchLog | None]:
-    """What ``open_collection`` opens, and search logs: (collection, log or None).
+    """What ``open_collection`` opens, and search logs: (collection, log or None); by default those of COLLECTION and LOG.
 
     A log is a .jsonl or .csv file with a query a row and the ids that were shown, clicked or cited (``COLUMNS`` has the names that are
     understood); its passages come with it (results as objects with id and text), from corpus.jsonl beside it, or are the collection
     that ``log`` is given with. Raises WorkbookError, in one sentence, when there are none.
     """
-    name_or_path = name_or_path or os.environ.get("COLLECTION") or None
-    path = Path(str(name_or_path)).expanduser() if name_or_path else None
+    name_or_path, log = name_or_path or os.environ.get("COLLECTION"), log or os.environ.get("LOG")
+    path = _found(name_or_path) if name_or_path else None
     columns = log_columns(path) if path is not None else None
     if path is not None and columns:
         name = re.sub(r"[^\w.-]+", "-", path.name.split(".")[0]).strip("-.") or "log"
@@ -180,7 +186,7 @@ def open_own(
     collection = open_collection(name_or_path)
     if not log:
         return collection, None
-    log = Path(log).expanduser()
+    log = _found(log)
     columns = log_columns(log)
     if not columns:
         raise WorkbookError(

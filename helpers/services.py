@@ -35,6 +35,11 @@ def price(model: str, column: str) -> float:
     return float(table[column].get(model, float("nan")))
 
 
+def priced(model: str) -> str:
+    """The date of the price table's row; "no date" for a model that is not in it."""
+    return str(pd.read_csv(DATA / "prices.csv").set_index("model")["as_of"].get(model, "no date"))
+
+
 def keys_set() -> dict[str, bool]:
     """Which settings of services are there; their values are never read out."""
     names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CO_API_KEY")

@@ -39,6 +39,7 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """
     made = deepcopy(notebook)
     for number, cell in enumerate(made.cells):
+        cell.source = cell.source.replace("](../", "](")  # the student's notebook lies one folder higher
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if "exercise" not in cell.metadata.get("tags", []):
