@@ -102,13 +102,15 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     """The five verdicts with their evidence, and the system to use.
 
     ``facts``: ``base``, the present system; ``untrained`` and ``tuned`` (or None), the picks of dev; ``comparisons``
-    {"hybrid" | "tuned" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
+    {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
     ``judged`` whether people or a trusted judge made the test judgments; ``on_test`` whether there is a test split; ``gain`` of
     ``expected_gain`` or None; ``untuned``, why nothing was tuned.
     """
     comparisons: Mapping[str, Comparison] = facts["comparisons"]
     hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
     untrained = facts["untrained"] if hybrid is not None and hybrid.proven else facts["base"]
+    if untrained != facts["untrained"]:  # what tuning has to beat is what is there now
+        tuned = comparisons.get("tuned against base", tuned)
     tune = tuned is not None and tuned.proven
     first = facts["tuned"] if tune else untrained
     rerank = comparisons.get(f"rerank {first}")

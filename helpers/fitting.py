@@ -69,6 +69,14 @@ class _Bar(TrainerCallback):
         self.bar.close()
 
 
+def training_key(
+    model: Model, dataset: Dataset, recipe: Recipe, evaluator: BaseEvaluator, loss: str = "ranking"
+) -> str:
+    """Changes whenever another training is asked for; the ``key`` of a training's record."""
+    other = [] if loss == "ranking" else [loss]
+    return fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
+
+
 def fit(
     collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, loss: str = "ranking"
 ) -> Trained:  # fmt: skip
@@ -81,8 +89,7 @@ def fit(
     Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
     """
     check_loss(loss)
-    other = [] if loss == "ranking" else [loss]
-    key = fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
+    key = training_key(model, dataset, recipe, evaluator, loss)
     folder = collection.build / "models" / name
     record = _read(folder / "run.json")
     if record.get("key") == key:

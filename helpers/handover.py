@@ -20,10 +20,11 @@ from helpers.readers import read_text
 from helpers.retrievers import Run
 from helpers.review import Reviews
 from helpers.services import price
-from helpers.store import WorkbookError, fingerprint, write_text
+from helpers.store import WorkbookError, write_text
 
 API_MODEL = "text-embedding-3-small"
-MOST_FAILURES, MOST_TO_JUDGE, JUDGED_DEPTH = 10, 50, 5
+MOST_FAILURES, MOST_TO_JUDGE = 10, 50
+SHOWN = 2000  # characters of a passage that a person sees; a cell of a spreadsheet has its limits
 JUDGE_COLUMNS = ("query", "doc", "text", "grade")
 
 
@@ -115,25 +116,27 @@ def failures(collection: Collection, queries: Mapping[str, str], qrels: Qrels, r
 
 
 def write_to_judge(collection: Collection, file: Path, queries: Mapping[str, str], run: Run) -> int:
-    """Pairs for a person to judge as a csv: query, doc, text, and an empty grade; the number of queries in it.
+    """Pairs for a person to judge as a csv: query, doc, the beginning of its text, and an empty grade; the number of queries in it.
 
     Grades 0, 1 or 2 are read by the next run (``read_judged``); a file with grades in it is left as it is.
     """
     if file.is_file() and any(row["grade"].strip() for row in _rows(file)):
         return 0
-    chosen = sorted(queries, key=lambda q: fingerprint("to judge", q))[:MOST_TO_JUDGE]
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(JUDGE_COLUMNS)
-    for q in chosen:
-        for doc in list(run.get(q, {}))[:JUDGED_DEPTH]:
-            writer.writerow([queries[q], doc, collection.corpus[doc], ""])
+    for q, found in run.items():
+        for doc in found:
+            writer.writerow([queries[q], doc, collection.corpus[doc][:SHOWN], ""])
     write_text(file, table.getvalue())
-    return len(chosen)
+    return len(run)
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
+    except csv.Error as error:
+        raise WorkbookError(f"{file} is no csv any more ({error}): remove it, and it is written anew.") from error
     if any(set(JUDGE_COLUMNS) - set(row) or None in row.values() for row in rows):
         raise WorkbookError(
             f"{file} needs the columns {', '.join(JUDGE_COLUMNS)}: restore its first line, or remove the file."
@@ -154,6 +157,10 @@ def read_judged(collection: Collection, file: Path) -> int:
             continue
         if grade not in ("0", "1", "2"):
             raise WorkbookError(f"{file}, row {number}: {grade!r} is no grade: write 0, 1 or 2, or leave it empty.")
+        if row["doc"] not in collection.corpus:
+            raise WorkbookError(
+                f"{file}, row {number}: the collection has no passage {row['doc']!r}: a spreadsheet may have changed the ids; keep them as text."
+            )
         if known.get((row["query"], row["doc"])) != int(grade):
             new += 1
             if int(grade):

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from helpers import deciding, handover, homework_report
+from helpers.collection import Collection
 from helpers.embedding import LocalEmbedder
 from helpers.homework_steps import prepare, second_stages, tune
 from helpers.inspection import token_counts
 from helpers.measuring import Bench
 from helpers.models import load_encoder
 from helpers.owndata import open_own
-from helpers.pools import LLM_QUESTIONS
+from helpers.pools import JUDGED_DEPTH, LLM_QUESTIONS, Tools, pooled
 from helpers.report import format_scoreboard
 from helpers.review import review_queue
 from helpers.sourcing import Sources, find_sources, measured_collection
@@ -78,6 +79,7 @@ def run(
         verdicts = [deciding.Verdict(v, v == deciding.VERDICTS[4], reason) for v in deciding.VERDICTS]
         result |= {"verdicts": verdicts, "chosen": "encoder", "decision": deciding.headline(verdicts, "encoder")}
         result |= {"comparisons": [], "failures": [], "weights": {}, "dev": {}}
+    _to_judge(bench, collection, sources, tools)
     _finish(bench, sources, tuned, cost, result)
     return result
 
@@ -94,6 +96,8 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
         trained = {name: dev[name] for name in TUNED if name in dev}
         best = deciding.simplest(trained) if trained else None
         tuned_pick = best if best and np.mean(dev[best]) > np.mean(dev[untrained]) else None
+    else:
+        untrained = "hybrid (weighted)"  # named before test is read, since nothing can choose
     firsts = list(dict.fromkeys(name for name in (UNTRAINED[0], untrained, tuned_pick) if name))
     second = second_stages(bench, firsts, tuned.get("model"))
     names += [system for system, _ in second.values()]
@@ -107,6 +111,8 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     pairs = {"hybrid": (untrained, UNTRAINED[0])} if untrained != UNTRAINED[0] else {}
     if tuned_pick:
         pairs["tuned"] = (tuned_pick, untrained)
+        if untrained != UNTRAINED[0]:
+            pairs["tuned against base"] = (tuned_pick, UNTRAINED[0])
     pairs |= {f"rerank {first}": (system, first) for first, (system, _) in second.items()}
     comparisons = dict(zip(pairs, deciding.compared(list(pairs.values()), scores), strict=True)) if pairs else {}
     verdicts, chosen = deciding.decide({
@@ -133,6 +139,16 @@ def _queue(log: SearchLog | None) -> list[dict]:
         return []
     queue = review_queue(log.searches(), log.events()).head(QUEUE)
     return queue[["query", "searches", "why"]].to_dict("records")
+
+
+def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Tools) -> None:
+    """Pairs of some queries that nobody has judged, for a person; ``collection`` is as it was opened, before splits were made."""
+    judged = {q for part in collection.qrels.values() for q in part} | {*sources.queries, *sources.dev, *sources.test}
+    rest = sorted(set(collection.queries) - judged, key=lambda q: fingerprint("to judge", q))
+    unjudged = {q: collection.queries[q] for q in rest[: handover.MOST_TO_JUDGE]}
+    if unjudged:
+        run = pooled(tools.retrievers, unjudged, JUDGED_DEPTH)
+        handover.write_to_judge(collection, bench.stages.folder / "to_judge.csv", unjudged, run)
 
 
 def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dict) -> None:
@@ -173,11 +189,6 @@ def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dic
     per_query = float(np.mean(token_counts(list(queries.values())[:100], encoder))) if queries else 20.0
     result["cost"] = handover.costs(len(bench.pieces), cost["tokens"], per_query, cost["seconds"])
     result["beside"] = about["beside"]
-    judged = {q for part in collection.qrels.values() for q in part}
-    unjudged = {q: text for q, text in collection.queries.items() if q not in judged and q not in sources.queries}
-    if unjudged:
-        run = bench.final(bench.systems["encoder"]).retrieve(unjudged, handover.JUDGED_DEPTH)
-        handover.write_to_judge(collection, bench.stages.folder / "to_judge.csv", unjudged, run)
     result["enough"] = tuned.get("enough", "")
     plain = {
         k: [v._asdict() for v in values] if k in ("verdicts", "comparisons") else values for k, values in result.items()

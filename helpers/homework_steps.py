@@ -13,12 +13,13 @@ from helpers import deciding, inspection, tuning
 from helpers.adapters import AdaptedEmbedder
 from helpers.collection import Collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
-from helpers.measuring import Bench, System
+from helpers.measuring import RERANKED, Bench, System
 from helpers.models import load_encoder, load_late_interaction, load_reranker, token_encoder
 from helpers.pools import Tools
 from helpers.recipe import Recipe
 from helpers.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.retrievers import BM25, Dense
+from helpers.small_dev import dev_set
 from helpers.sourcing import Sources
 from helpers.splits import enough
 from helpers.stages import Stages
@@ -59,7 +60,7 @@ def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Ben
     firsts |= {doc: pieces[piece] for piece, doc in reversed(owner.items())}
     duplicates = stages.run(
         "near-duplicates", key,
-        lambda: inspection.near_duplicates(firsts, cached.embed(list(firsts.values()), "document")),
+        lambda: inspection.near_duplicates(collection.corpus, cached.embed(list(firsts.values()), "document")),
         lambda found: f"{len(found):,} passages nearly repeat another",
     )  # fmt: skip
     if duplicates:
@@ -94,7 +95,7 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
     if not plan.size:
         return facts
     facts["enough"] = enough(tuning.rows(bench, plan.data, plan.bodies))
-    evaluator, dev_qrels = tuning.dev_set(bench, sources, base)
+    evaluator, dev_qrels = dev_set(bench, sources, base)
     rows = fingerprint(plan.data.queries, plan.data.positives, plan.bodies, bench.pieces)
 
     def adapter(system: System, name: str) -> None:
@@ -119,14 +120,14 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
         def point(size: int = size) -> dict:
             trained = tuning.train(bench, plan, evaluator, size)
             scores = tuning.curve_point(evaluator, trained.model)
-            if size != plan.size:  # of the smaller trainings the scores are all that is needed
-                shutil.rmtree(trained.folder)
             return {"scores": scores, "seconds": trained.record["seconds"], "dev": trained.record["dev"]}
 
         made = bench.stages.run(
             f"training on {size:,}", [base.key, rows, evaluator.key, size, asdict(Recipe())], point,
             lambda found: f"small dev {found['dev']['start']:.3f} → {found['dev']['best']:.3f}",
         )  # fmt: skip
+        if size != plan.size:  # of the smaller trainings the scores are all that is needed
+            shutil.rmtree(tuning.folder_of(bench, size), ignore_errors=True)
         points[size] = made["scores"]
         facts["curve"][size] = float(np.mean(made["scores"]))
         facts["start"], facts["seconds"] = made["dev"]["start"], made["seconds"]
@@ -147,12 +148,12 @@ def second_stages(bench: Bench, firsts: list[str], tuned: SentenceTransformer | 
     base = LateInteraction(load_late_interaction(), bench.tables)
     own = LateInteraction(token_encoder(tuned), bench.tables, "tuned late interaction") if tuned is not None else base
     cross = load_reranker()
-    others = [CrossEncoderReranker(cross)] if cross is not None else []
+    others = [(CrossEncoderReranker(cross), RERANKED[-1])] if cross is not None else []  # each pair is read anew
     depth = bench.rerank_depth([bench.systems[name] for name in firsts])
     found: dict[str, tuple[str, float]] = {}
     for first in firsts:
         late = own if first.startswith("tuned") else base
-        made = [bench.reranked(bench.systems[first], r, depth, f"{first} + {r.name}") for r in (late, *others)]
+        made = [bench.reranked(bench.systems[first], r, d, f"{first} + {r.name}") for r, d in ((late, depth), *others)]
         system, weight, _ = max(made, key=lambda m: m[2] if m[2] == m[2] else 0.0)
         if weight > 0:
             found[first] = (system.name, weight)

@@ -9,12 +9,12 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from helpers import chunking
-from helpers.gates import shared_words
-from helpers.retrievers import Retriever, Run, top_k
+from helpers.retrievers import Retriever, Run, tokenize, top_k
 
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates are above both
 _BLOCK = 500  # passages compared with all others at a time: 40 MB of cosines at 20,000 passages
+_NEIGHBOURS = 50  # of one passage that are compared word by word: what a template makes alike is many
 _ROOM = 0.9  # of the encoder's limit: another tokenizer than the chunker's may count more tokens
 # Frequent little words that the other languages in the list do not have.
 _LITTLE = {
@@ -129,12 +129,17 @@ def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str,
             i = first[i]
         return i
 
+    words = [frozenset(tokenize(text)) for text in corpus.values()]
     for start in range(0, len(ids), _BLOCK):
-        cosines = vectors[start : start + _BLOCK] @ vectors.T
-        for i, j in np.argwhere(cosines >= DUPLICATE_COSINE).tolist():
-            i += start
-            if i < j and root(i) != root(j) and shared_words(corpus[ids[i]], corpus[ids[j]]) >= DUPLICATE_WORDS:
-                low, high = sorted((root(i), root(j)))
-                first[high] = low
+        for row, cosines in enumerate(vectors[start : start + _BLOCK] @ vectors[start:].T):
+            i, later = start + row, cosines[row + 1 :]
+            near = np.flatnonzero(later >= DUPLICATE_COSINE)
+            if len(near) > _NEIGHBOURS:
+                near = near[np.argsort(-later[near], kind="stable")[:_NEIGHBOURS]]
+            for j in (near + i + 1).tolist():
+                alike = len(words[i] & words[j]) >= DUPLICATE_WORDS * max(1, len(words[i] | words[j]))
+                if root(i) != root(j) and (alike or corpus[ids[i]] == corpus[ids[j]]):
+                    low, high = sorted((root(i), root(j)))
+                    first[high] = low
     groups = Counter(root(i) for i in range(len(ids)))
     return {doc: ids[root(i)] for i, doc in enumerate(ids) if groups[root(i)] > 1}

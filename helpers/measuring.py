@@ -28,6 +28,7 @@ class System:
     name: str
     retriever: Retriever
     key: str
+    of_parts: Callable[[str], Run] | None = None  # a split's run from those of its parts, which are there already
 
 
 @dataclass
@@ -50,11 +51,11 @@ class Bench:
         """How many chunks are asked for, so that enough documents come of them."""
         return 3 * K if self.owner else K
 
-    def add(self, retriever: Retriever, *key: str, index: bool = True) -> System:
+    def add(self, retriever: Retriever, *key: str, of_parts: Callable[[str], Run] | None = None) -> System:
         """Index the passages, unless the retriever is made of indexed parts; the system is known by the retriever's name from here on."""
-        if index:
+        if of_parts is None:
             retriever.index(self.pieces)
-        system = System(retriever.name, retriever, fingerprint(retriever.name, *key))
+        system = System(retriever.name, retriever, fingerprint(retriever.name, *key), of_parts)
         self.systems[system.name] = system
         return system
 
@@ -68,9 +69,8 @@ class Bench:
         if not queries:
             return {}
         key = [system.key, fingerprint(self.pieces), queries, self.depth]
-        return self.stages.run(
-            f"{split}: {system.name}", key, lambda: system.retriever.retrieve(queries, self.depth), lambda _: ""
-        )
+        make = system.of_parts or (lambda _: system.retriever.retrieve(queries, self.depth))
+        return self.stages.run(f"{split}: {system.name}", key, lambda: make(split))
 
     def run(self, system: System, split: str) -> Run:
         """The run over documents, at most 100 a query."""
@@ -106,11 +106,15 @@ class Bench:
             lambda found: f"{found[0]:.1f} for {second.name}",
         )  # fmt: skip
         mixed = WeightedHybrid(first.retriever, second.retriever, made[0], name)
-        return self.add(mixed, first.key, second.key, str(made[0]), index=False)
+
+        def of_parts(split: str) -> Run:
+            return fuse(self.chunk_run(first, split), self.chunk_run(second, split), made[0], self.depth)
+
+        return self.add(mixed, first.key, second.key, str(made[0]), of_parts=of_parts)
 
     def rerank_depth(self, firsts: Sequence[System]) -> int:
-        """How many passages a second stage looks at: 50, fewer where the token vectors of all would not fit into memory."""
-        runs = [self.chunk_run(first, split) for first in firsts for split in ("dev", "test")]
+        """How many passages a second stage looks at: 50, fewer where dev's best are too many passages to encode by their tokens."""
+        runs = [self.chunk_run(first, "dev") for first in firsts]
 
         def size(depth: int) -> int:
             return len({d for run in runs for docs in run.values() for d in list(docs)[:depth]})
@@ -119,13 +123,9 @@ class Bench:
 
     def reranked(self, first: System, reranker: Reranker, depth: int, name: str) -> tuple[System, float, float]:
         """(two stages, weight of the second, its dev nDCG@10): a weight of 0 says that dev has no use for it."""
-        queries, qrels = self.queries("dev")
+        qrels = self.queries("dev")[1]
         key = [first.key, model_key(reranker.model), depth, fingerprint(self.pieces)]
-        run = self.chunk_run(first, "dev")
-        reranked = self.stages.run(
-            f"dev reranked: {name}", [*key, queries],
-            lambda: reranker.rerank(queries, run, self.pieces, depth) if queries else {},
-        )  # fmt: skip
+        run, reranked = self.chunk_run(first, "dev"), self.reranked_run(first, reranker, depth, "dev", name)
         weight, mean = self.stages.run(
             f"weight of {name}", [*key, fingerprint(run), qrels],
             lambda: self.best_weight(lambda w: second_stage(run, reranked, depth, w, self.depth)),
@@ -133,7 +133,20 @@ class Bench:
         )  # fmt: skip
         two = TwoStage(first.retriever, reranker, depth, weight, name)
         two.corpus = self.pieces
-        return self.add(two, *map(str, key), str(weight), index=False), weight, mean
+
+        def of_parts(split: str) -> Run:
+            again = self.reranked_run(first, reranker, depth, split, name)
+            return second_stage(self.chunk_run(first, split), again, depth, weight, self.depth)
+
+        return self.add(two, *map(str, key), str(weight), of_parts=of_parts), weight, mean
+
+    def reranked_run(self, first: System, reranker: Reranker, depth: int, split: str, name: str) -> Run:
+        """The reranker's own order of the first stage's best, kept as a stage."""
+        queries, run = self.queries(split)[0], self.chunk_run(first, split)
+        key = [first.key, model_key(reranker.model), depth, fingerprint(self.pieces), queries]
+        return self.stages.run(
+            f"{split} reranked: {name}", key, lambda: reranker.rerank(queries, run, self.pieces, depth) if queries else {}
+        )  # fmt: skip
 
     def final(self, system: System) -> Retriever:
         """The system as an application would use it: answers are documents, by their best chunk."""

@@ -49,6 +49,8 @@ def log_columns(path: Path) -> dict[str, str] | None:
         ours: next((by_lower[n] for n in theirs.split() if n in by_lower), None) for ours, theirs in COLUMNS.items()
     }
     columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
+    if not {"results", "cited"} & set(columns) and {"text", "passage", "content", "body", "answer"} & set(by_lower):
+        return None  # passages with counts of clicks
     return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
 
 
@@ -86,7 +88,11 @@ def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[Sea
     folder.mkdir(parents=True, exist_ok=True)
     plain, corpus = _plain(path, columns, folder)
     log = SearchLog(folder / f"log-{fingerprint(plain.read_bytes())}")
-    import_log(plain, log, columns)
+    try:
+        import_log(plain, log, columns)
+    except WorkbookError:  # an optional column of another form, "Nov 2, 2026" for a time, stops no log
+        needed = {name: columns[name] for name in columns if name in ("query", "results", "clicked", "cited")}
+        import_log(plain, log, needed)
     return log, corpus
 
 

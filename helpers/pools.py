@@ -1,8 +1,10 @@
 """Where training data can come from: questions that a language model writes, labels that it gives, headings and their passages."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from helpers.collection import Collection
 from helpers.embedding import Embedder
@@ -12,7 +14,7 @@ from helpers.gates import GATES, check_questions
 from helpers.labels import as_qrels, calibrate, judge, with_zeros
 from helpers.llm import LLM, open_llm
 from helpers.questions import Question, generate_questions, questions_of
-from helpers.retrievers import Retriever
+from helpers.retrievers import Retriever, Run
 from helpers.review import Reviews
 from helpers.stages import Stages
 from helpers.store import WorkbookError, fingerprint
@@ -24,6 +26,7 @@ SMALL_LLM_QUESTIONS, LLM_QUESTIONS = (
 JUDGED_QUERIES, JUDGED_DEPTH = 25, 5  # what a judge is calibrated on
 FEWEST_JUDGED = 10  # judged queries below which no judge can be calibrated
 LABELLED_QUERIES = 400  # queries without judgments that a judge labels at most
+LIMITS = ("LLM_MAX_CALLS", "LLM_MAX_USD")  # a higher one may give more questions
 MOST_OPENINGS = 1000
 BODY = " (body)"  # after a doc id: its text without the heading, for training alone
 # The first line, or what stands before the first colon or full stop.
@@ -65,8 +68,10 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
     For training a question may copy words of its passage; for evaluation it has to pass every gate of notebook 03.
     """
     known = [q for q in questions_of(collection) if q.doc in collection.corpus]
+    if known and collection.qrels.get("dev"):  # none will be evaluated with
+        return Pool(known, set(), "questions that are there already")
     if known:
-        return Pool(known, {q.id for q in known}, "questions that are there already")
+        return _gated(known, collection, tools, "questions that are there already")
     if tools.questions < 1:
         return Pool([], set(), "no language model was asked")
     llm = open_llm(collection.build)
@@ -78,7 +83,7 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
         return [[*q] for q in generate_questions(searched, llm, n)]
 
     try:
-        key = [llm.name, fingerprint(tools.pieces), n]
+        key = [llm.name, fingerprint(tools.pieces), n, *(os.environ.get(limit, "") for limit in LIMITS)]
         rows = tools.stages.run("questions", key, write, lambda made: f"{len(made)} written by {llm.name}")
     except WorkbookError as error:
         if not llm.small:  # a service that was set is meant to be used
@@ -88,12 +93,30 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
     questions = [q._replace(doc=tools.owner.get(q.doc, q.doc)) for q in questions]
     if not questions:
         return Pool([], set(), f"{llm.name} wrote none")
-    table = check_questions(questions, collection, tools.retrievers, tools.embedder)
-    fit = table[list(GATES)].all(axis=1)
-    usable = table[[gate for gate in GATES if gate != "no copy"]].all(axis=1).to_numpy()
-    return Pool(
-        [q for q, keep in zip(questions, usable, strict=True) if keep], set(table.index[fit].tolist()), llm.name
-    )
+    return _gated(questions, collection, tools, llm.name)
+
+
+def _gated(questions: Sequence[Question], collection: Collection, tools: Tools, writer: str) -> Pool:
+    def check() -> list[list]:
+        table = check_questions(questions, collection, tools.retrievers, tools.embedder)
+        fit = table[list(GATES)].all(axis=1).tolist()
+        usable = table[[gate for gate in GATES if gate != "no copy"]].all(axis=1).tolist()
+        return [[q.id for q, good in zip(questions, flags, strict=True) if good] for flags in (usable, fit)]
+
+    key = [[[*q] for q in questions], fingerprint(collection.corpus), tools.embedder.key]
+    usable, fit = tools.stages.run("gates", key, check, lambda made: f"{len(made[0])} of {len(questions)} usable")
+    return Pool([q for q in questions if q.id in set(usable)], set(fit), writer)
+
+
+def pooled(retrievers: Sequence[Retriever], queries: Mapping[str, str], depth: int) -> Run:
+    """What to judge: the best ``depth`` of each retriever, taken in turns, so that none is favoured; scores are minus the place."""
+    runs = [retriever.retrieve(queries, depth) for retriever in retrievers]
+    found: Run = {}
+    for q in queries:
+        turns = zip_longest(*(list(run.get(q, {}))[:depth] for run in runs))
+        mixed = dict.fromkeys(doc for turn in turns for doc in turn if doc is not None)
+        found[q] = {doc: -float(place) for place, doc in enumerate(mixed)}
+    return found
 
 
 def openings(corpus: Mapping[str, str], most: int = MOST_OPENINGS) -> tuple[Queries, Labels, dict[str, str]]:
@@ -143,8 +166,9 @@ def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
         return found
     by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
     for q, text in unjudged.items():
-        if same(text) in by_text and set(by_text[same(text)]) <= set(collection.corpus):
-            found.qrels[q] = by_text[same(text)]
+        known = {d: grade for d, grade in by_text.get(same(text), {}).items() if d in collection.corpus}
+        if known:
+            found.qrels[q] = known
     rest = {q: text for q, text in unjudged.items() if q not in found.qrels}
     if found.qrels:
         found.rows.append(("queries judged by you", len(found.qrels), "reviews.jsonl"))
@@ -167,8 +191,8 @@ def _by_judge(collection: Collection, llm: LLM, rest: Queries, tools: Tools, fou
         )
         return
     chosen = {q: rest[q] for q in sorted(rest, key=lambda q: fingerprint("label", q))[:LABELLED_QUERIES]}
-    run = tools.retrievers[-1].retrieve(chosen, JUDGED_DEPTH)
-    labels = as_qrels(judge(llm, chosen, run, collection.corpus, JUDGED_DEPTH))
+    run = pooled(tools.retrievers, chosen, JUDGED_DEPTH)
+    labels = as_qrels(judge(llm, chosen, run, collection.corpus, 2 * JUDGED_DEPTH))
     labels = {q: docs for q, docs in labels.items() if any(docs.values())}
     found.rows.append((f"queries labelled by {llm.name}", len(labels), "calibrated" if trusted else "not calibrated"))
     found.qrels |= labels
@@ -186,9 +210,9 @@ def _trusted(collection: Collection, llm: LLM, tools: Tools, found: Labelled) ->
         return None
     some = {q: qrels[q] for q in sorted(qrels, key=lambda q: fingerprint("calibrate", q))[:JUDGED_QUERIES]}
     texts = {q: collection.queries[q] for q in some}
-    run = tools.retrievers[-1].retrieve(texts, JUDGED_DEPTH)
+    run = pooled(tools.retrievers, texts, JUDGED_DEPTH)
     known = with_zeros(some, run)
-    judged = judge(llm, texts, run, collection.corpus, JUDGED_DEPTH)
+    judged = judge(llm, texts, run, collection.corpus, 2 * JUDGED_DEPTH)
     if not any(d in known.get(q, {}) for q, d in zip(judged["query"], judged["doc"], strict=True)):
         return None
     result = calibrate(judged, known)

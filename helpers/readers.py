@@ -83,7 +83,8 @@ def read_texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
         key = str(row["_id"])
         if key in texts:
             raise WorkbookError(f"{path}, line {number}: the id {key!r} stands there twice: give every row its own id.")
-        texts[key] = " ".join(p for p in (str(row.get("title") or "").strip(), str(row["text"] or "").strip()) if p)
+        text = " ".join(p for p in (str(row.get("title") or "").strip(), str(row["text"] or "").strip()) if p)
+        texts[key] = text.encode("utf-8", "replace").decode()  # half an emoji, as JSON may have it, is no text
         metadata[key] = row.get("metadata") or {}
     if not texts:
         raise WorkbookError(f"{path} is empty: it needs one JSON object a line with _id and text.")

@@ -13,6 +13,9 @@ from helpers.embedding import VectorCache, encode
 from helpers.models import model_key
 from helpers.retrievers import Retriever, Run, fuse, top_k
 
+BLOCK = 100  # queries whose passages' token vectors are held together
+MOST_LOADED = 4000  # passages whose token vectors stay in memory between two blocks: about 0.5 GB at 150 tokens
+
 
 class Reranker(ABC):
     """Scores passages for one query; the higher the better."""
@@ -77,10 +80,16 @@ class LateInteraction(Reranker):
             self.query_cache.add(texts, "query", lambda new, task: encode(self.model, new, task))
             for text, flat in zip(texts, self.query_cache.get(texts, "query"), strict=True):
                 self._queries[text] = torch.from_numpy(flat.reshape(-1, self.width).copy())
+        found: Run = {}
+        asked = list(run)
         try:
-            return super().rerank(queries, run, corpus, k)
+            for start in range(0, len(asked), BLOCK):  # so that memory does not grow with the queries
+                if self.folder is not None and len(self._loaded) > MOST_LOADED:
+                    self._loaded.clear()
+                found |= super().rerank(queries, {q: run[q] for q in asked[start : start + BLOCK]}, corpus, k)
         finally:
             self._queries.clear()
+        return found
 
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         self.prepare(passages)

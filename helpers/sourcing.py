@@ -1,13 +1,15 @@
 """What to train on, what to choose by and what to test with, by what a collection has."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from helpers.collection import Collection
 from helpers.evaluation import Qrels
-from helpers.gates import shared_words
+from helpers.examples import same
 from helpers.pools import Pool, Tools, label_unjudged, make_questions
 from helpers.questions import Question, as_queries
+from helpers.retrievers import tokenize
 from helpers.splits import LIGHT_BELOW, split_by_passage
 from helpers.store import WorkbookError, fingerprint
 from helpers.triplets import build_triplets
@@ -91,7 +93,10 @@ def find_sources(collection: Collection, tools: Tools) -> Sources:
         pool = make_questions(collection, tools)
         texts |= {q.id: q.text for q in pool.questions}
         dev, test = _with_made(pool, dev, test, collection, tools, sources)
+    dev = _without_leaks(dev, {}, test, texts, tools.duplicates, sources, "dev")
     train = _without_leaks(train, dev, test, texts, tools.duplicates, sources)
+    made = _without_leaks(sources.made[1], dev, test, texts, tools.duplicates, sources, "made")
+    sources.made = {q: texts[q] for q in made}, made
     sources.queries, sources.positives = {q: texts[q] for q in train}, train
     sources.dev, sources.dev_qrels = {q: texts[q] for q in dev}, dev
     sources.test, sources.test_qrels = {q: texts[q] for q in test}, test
@@ -131,25 +136,38 @@ def _with_made(
     return dev, test
 
 
+class Repeats:
+    """Whether a text is one of ``held`` in other clothes: it shares at least 0.9 of all words of both (stemmed, without stop words)."""
+
+    def __init__(self, held: Iterable[str]):
+        self.bags = [frozenset(tokenize(text)) for text in held]
+        self.exact = {_plain(text) for text in held}
+        self.holders: dict[str, list[int]] = {}
+        for i, bag in enumerate(self.bags):
+            for word in bag:
+                self.holders.setdefault(word, []).append(i)
+
+    def __call__(self, text: str) -> bool:
+        bag = frozenset(tokenize(text))
+        shared = Counter(i for word in bag for i in self.holders.get(word, ()))
+        near = any(n >= TOO_ALIKE * (len(bag) + len(self.bags[i]) - n) for i, n in shared.items())
+        return near or _plain(text) in self.exact
+
+
+def _plain(text: str) -> str:
+    return same(text).lower()
+
+
 def _without_leaks(
-    train: Qrels, dev: Qrels, test: Qrels, texts: Mapping[str, str], duplicates: Mapping[str, str], sources: Sources
-) -> dict[str, dict[str, int]]:
+    train: Qrels, dev: Qrels, test: Qrels, texts: Mapping[str, str], duplicates: Mapping[str, str], sources: Sources, what: str = "train"
+) -> dict[str, dict[str, int]]:  # fmt: skip
     """The train queries that are no dev or test query in other clothes, and whose passages are no near-duplicate of one held out.
 
     A passage that both splits name is no leak: it will be there to be found, and other people will ask for it.
     """
-    held = [texts[q] for part in (dev, test) for q in part]
+    repeats = Repeats([texts[q] for part in (dev, test) for q in part])
     own = {d for part in (dev, test) for docs in part.values() for d, g in docs.items() if g > 0}
     groups = {duplicates[d] for d in own if d in duplicates}
-    words: dict[str, list[int]] = {}
-    for i, text in enumerate(held):
-        for word in set(text.lower().split()):
-            words.setdefault(word, []).append(i)
-
-    def repeats(text: str) -> bool:
-        near = {i for word in set(text.lower().split()) for i in words.get(word, ())}
-        return any(shared_words(text, held[i]) >= TOO_ALIKE for i in near)
-
     asked_twice = {q for q in train if repeats(texts[q])}
     beside = {
         q
@@ -157,10 +175,10 @@ def _without_leaks(
         if q not in asked_twice and any(g > 0 and d not in own and duplicates.get(d) in groups for d, g in docs.items())
     }
     if asked_twice:
-        sources.notices.append(f"{len(asked_twice)} train queries repeat a dev or test query and are not trained on.")
+        sources.notices.append(f"{len(asked_twice)} {what} queries repeat one that is held out, and are left out.")
     if beside:
         sources.notices.append(
-            f"{len(beside)} train queries have a near-duplicate of a dev or test passage as their answer and are not trained on."
+            f"{len(beside)} {what} queries have a near-duplicate of a held-out passage as their answer, and are left out."
         )
     return {q: dict(docs) for q, docs in train.items() if q not in asked_twice | beside}
 

@@ -3,25 +3,26 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from helpers.adapters import train_adapter
-from helpers.choosing import DevRetrieval, dev_corpus
+from helpers.choosing import DevRetrieval
 from helpers.deciding import FEW_DEV
 from helpers.embedding import CachedEmbedder, Embedder
 from helpers.evaluation import Qrels, per_query
 from helpers.examples import same
 from helpers.export import to_dataset
-from helpers.fitting import Trained
-from helpers.inspection import fold, token_counts
+from helpers.fitting import Trained, training_key
+from helpers.inspection import token_counts
 from helpers.measuring import Bench, System
 from helpers.models import load_encoder
 from helpers.pools import BODY, openings
 from helpers.recipe import Recipe
-from helpers.retrievers import Run
-from helpers.sourcing import Sources
+from helpers.small_dev import best_positives, dev_set, parts_of
+from helpers.sourcing import Repeats, Sources
 from helpers.store import fingerprint
 from helpers.training import FEWEST, TrainingSet, finetune_encoder, sample_queries
 from helpers.triplets import Triplet, build_triplets
@@ -36,21 +37,9 @@ TOKENS_PER_SECOND = 1000.0  # trained on two cores (measured: 1,000 to 2,000)
 ENCODED_PER_TRAINED = 4.0  # encoding is so many times as fast as training
 GPU_FACTOR = 20.0
 CURVE = (8, 3)  # the learning curve has an eighth and a third of the queries beside all of them
+MOST_POSITIVES = 5  # passages of one query that are trained on
 FEW_TOKENS = 8  # a query that was not counted
 NOTEBOOK_06 = "encoder-tuned"  # the model that notebook 06 keeps
-
-
-class DevByDocument(DevRetrieval):
-    """nDCG@10 on dev where passages were cut: a document ranks by its best chunk. ``qrels`` name documents."""
-
-    def __init__(self, queries: Queries, qrels: Qrels, corpus: Mapping[str, str], owner: Mapping[str, str]):
-        super().__init__(queries, qrels, corpus)
-        self.owner = dict(owner)
-        self.key = fingerprint(self.key, self.owner)
-
-    def retrieve(self, model, k: int = 10) -> Run:
-        """The k best documents for each dev query."""
-        return fold(super().retrieve(model, 3 * k), self.owner, k)
 
 
 @dataclass
@@ -86,33 +75,28 @@ def affordable(most: int, row_tokens: float, dev_tokens: float, seconds: float, 
 
 def to_pieces(bench: Bench, queries: Queries, positives: Qrels, embedder: Embedder) -> dict[str, dict[str, int]]:
     """Positives as they are searched: of a passage that was cut, the chunk that is nearest to the query."""
-    if not bench.owner:
+    if not bench.owner or not positives:
         return {q: dict(docs) for q, docs in positives.items()}
-    parts: dict[str, list[str]] = {}
-    for piece, doc in bench.owner.items():
-        parts.setdefault(doc, []).append(piece)
-    asked = dict(zip(queries, embedder.embed(list(queries.values()), "query"), strict=True))
+    parts = parts_of(bench)
+    wanted = sorted({piece for docs in positives.values() for doc in docs for piece in parts.get(doc, ())})
+    vectors = dict(zip(wanted, embedder.embed([bench.pieces[p] for p in wanted], "document"), strict=True))
+    asked = dict(zip(positives, embedder.embed([queries[q] for q in positives], "query"), strict=True))
     found: dict[str, dict[str, int]] = {}
     for q, docs in positives.items():
         for doc, grade in docs.items():
-            pieces = parts.get(doc, [doc])
-            vectors = embedder.embed([bench.pieces[p] for p in pieces], "document")
-            found.setdefault(q, {})[pieces[int(np.argmax(vectors @ asked[q]))]] = grade
+            nearest = max(parts.get(doc, [doc]), key=lambda p, q=q: vectors[p] @ asked[q] if p in vectors else 0.0)
+            found.setdefault(q, {})[nearest] = grade
     return found
 
 
-def dev_set(bench: Bench, sources: Sources, base: System) -> tuple[DevRetrieval, dict[str, dict[str, int]]]:
-    """(what chooses checkpoints, dev qrels over chunks): every chunk of a right document counts as right in the latter."""
-    qrels = sources.dev_qrels
-    if bench.owner:
-        parts: dict[str, list[str]] = {}
-        for piece, doc in bench.owner.items():
-            parts.setdefault(doc, []).append(piece)
-        qrels = {q: {p: g for d, g in docs.items() for p in parts.get(d, [d])} for q, docs in qrels.items()}
-    small = dev_corpus(bench.pieces, qrels, bench.chunk_run(base, "dev"))
-    if bench.owner:
-        return DevByDocument(sources.dev, sources.dev_qrels, small, bench.owner), qrels
-    return DevRetrieval(sources.dev, sources.dev_qrels, small), qrels
+def once(queries: Queries, positives: Qrels) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """The queries with each text once, under its first id, with the passages of all of them."""
+    first: dict[str, str] = {}
+    merged: dict[str, dict[str, int]] = {}
+    for q, docs in positives.items():
+        kept = first.setdefault(same(queries[q]), q)
+        merged.setdefault(kept, {}).update(docs)
+    return {q: queries[q] for q in merged}, merged
 
 
 def adapt(bench: Bench, data: TrainingSet, embedder: Embedder, dev_qrels: Qrels) -> tuple[np.ndarray, list[float]]:
@@ -122,20 +106,18 @@ def adapt(bench: Bench, data: TrainingSet, embedder: Embedder, dev_qrels: Qrels)
     return train_adapter(pairs, embedder, bench.pieces, (data.dev, dev_qrels))
 
 
-def different(queries: Queries) -> int:
-    """How many different queries there are."""
-    return len({same(text) for text in queries.values()})
-
-
 def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = None) -> Plan:
     """Choose what to train on: judged queries, with the made ones and with openings if dev says so (by an adapter on each, in seconds).
 
     Where dev is too small to choose, judged and made queries are taken together, and openings only when there is nothing else.
     """
     embedder = CachedEmbedder(base.retriever.embedder, bench.tables)
-    judged = to_pieces(bench, sources.queries, sources.positives, embedder)
+    judged = to_pieces(bench, sources.queries, best_positives(sources.positives, MOST_POSITIVES), embedder)
     made = to_pieces(bench, sources.made[0], sources.made[1], embedder)
     heads, head_positives, bodies = openings(bench.pieces)
+    repeats = Repeats([*sources.dev.values(), *sources.test.values()])
+    heads = {q: text for q, text in heads.items() if not repeats(text)}
+    head_positives = {q: head_positives[q] for q in heads}
     options: dict[str, tuple[dict, dict]] = {}
     if judged:
         options["judged queries"] = (sources.queries, judged)
@@ -146,7 +128,8 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         name, (queries, positives) = list(options.items())[-1] if options else ("", ({}, {}))
         name = f"{name} and headings" if name else "headings"
         options[name] = ({**queries, **heads}, {**positives, **head_positives})
-    usable = {name: option for name, option in options.items() if different(option[0]) >= FEWEST}
+    options = {name: once(*option) for name, option in options.items()}
+    usable = {name: option for name, option in options.items() if len(option[0]) >= FEWEST}
     evaluator, dev_qrels = dev_set(bench, sources, base) if sources.dev else (None, {})
 
     def training(name: str) -> TrainingSet:
@@ -172,7 +155,7 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         bodies = {}
     total = len(data.positives)
     size = _size(bench, data, bodies, evaluator, seconds)
-    if size < total and trained_before(bench, data, bodies):
+    if size < total and trained_before(bench, data, bodies, evaluator):
         size = total
     if size < total:
         why += f"; {size:,} of {total:,} queries train the encoder, to keep to the time"
@@ -182,7 +165,7 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
 def _too_few(options: Mapping[str, tuple[dict, dict]], sources: Sources) -> str:
     if not sources.dev:
         return "nothing was tuned: there are no dev queries to choose by"
-    most = max((different(queries) for queries, _ in options.values()), default=0)
+    most = max((len(queries) for queries, _ in options.values()), default=0)
     return f"nothing was tuned: {most} different queries are too few (at least {FEWEST})"
 
 
@@ -192,14 +175,14 @@ def rows(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], size: int |
     return build_triplets({**bench.pieces, **bodies}, queries, positives, "in-batch")
 
 
-def trained_before(bench: Bench, data: TrainingSet, bodies: Mapping[str, str]) -> bool:
-    """Whether notebook 06 has tuned the encoder on just these rows; then all of them cost no time."""
+def trained_before(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], evaluator: DevRetrieval) -> bool:
+    """Whether notebook 06 has tuned the encoder on just these rows and by the same dev set; then all of them cost no time."""
     try:
         record = json.loads((bench.collection.build / "models" / NOTEBOOK_06 / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     dataset = to_dataset(rows(bench, data, bodies), {**bench.pieces, **bodies}, "pairs")
-    return record.get("data") == fingerprint(dataset.to_dict())
+    return record.get("key") == training_key(load_encoder(), dataset, Recipe(), evaluator)
 
 
 def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval, seconds: float | None) -> int:
@@ -216,11 +199,16 @@ def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval
     return min(len(data.positives), max(FEWEST, int(len(data.positives) * fit / len(pairs))))
 
 
+def folder_of(bench: Bench, size: int) -> Path:
+    """Where the encoder tuned on so many queries is kept."""
+    return bench.collection.build / "models" / f"homework-encoder-{size}"
+
+
 def train(bench: Bench, plan: Plan, evaluator: DevRetrieval, size: int) -> Trained:
     """Tune the encoder on ``size`` queries of the plan; loaded where that was done before, by notebook 06 too."""
     whole = size >= len(plan.data.positives)
-    name = f"homework-encoder-{size}"
-    if whole and trained_before(bench, plan.data, plan.bodies):
+    name = folder_of(bench, size).name
+    if whole and trained_before(bench, plan.data, plan.bodies, evaluator):
         name = NOTEBOOK_06
     corpus = {**bench.pieces, **plan.bodies}
     pairs = rows(bench, plan.data, plan.bodies, None if whole else size)

@@ -172,7 +172,7 @@ ORDER = (
     "store stages models embedding chunking readers pydocs collection retrievers rerankers services evaluation prompts smollm llm questions "
     "gates inspection labels redaction traffic logfiles clicks review examples triplets splits export cohere_tuning "
     "adapters forgetting choosing triplet_losses losses recipe cards fitting training experiments reranking_experiments relations tastes shop transactions labelling "
-    "deciding owndata pools sourcing measuring tuning handover homework_steps "
+    "deciding owndata pools sourcing measuring small_dev tuning handover homework_steps "
     "report plots distributions comparisons pictures homework_report homework exercises exercises_objectives exercises_homework student course"
 ).split()
 
