@@ -67,6 +67,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise WorkbookError(
                 f'{path}, line {number}: expected an object like {{"_id": …, "text": …}}, found {line[:40]!r}.'
             )
+        if "\\u" in line:  # half an emoji, as JSON may have it, is no text and could not be written again
+            row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
         yield number, row
 
 
@@ -83,8 +85,7 @@ def read_texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
         key = str(row["_id"])
         if key in texts:
             raise WorkbookError(f"{path}, line {number}: the id {key!r} stands there twice: give every row its own id.")
-        text = " ".join(p for p in (str(row.get("title") or "").strip(), str(row["text"] or "").strip()) if p)
-        texts[key] = text.encode("utf-8", "replace").decode()  # half an emoji, as JSON may have it, is no text
+        texts[key] = " ".join(p for p in (str(row.get("title") or "").strip(), str(row["text"] or "").strip()) if p)
         metadata[key] = row.get("metadata") or {}
     if not texts:
         raise WorkbookError(f"{path} is empty: it needs one JSON object a line with _id and text.")

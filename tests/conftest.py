@@ -6,6 +6,7 @@ from helpers.collection import Collection, open_collection
 
 SETTINGS = (
     "COLLECTION",
+    "LOG",
     "TEXT_COLUMN",
     "TRANSACTIONS",
     "ENCODER_MODEL",

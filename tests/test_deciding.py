@@ -102,6 +102,42 @@ def test_tune_the_encoder_when_it_beats_the_best_untrained():
     assert yes(facts(pairs, table, untrained="hybrid", tuned="tuned")) == (["tune the encoder"], "tuned")
 
 
+def test_where_test_does_not_prove_the_hybrid_tuning_has_to_beat_what_is_there_now():
+    # of 60 queries the hybrid wins 5 (p = 2 / 2**5, not proven), tuning 5 more, 10 against the encoder (p = 2 / 2**10)
+    table = {"encoder": scores(30), "hybrid": scores(35), "tuned": scores(40)}
+    pairs = {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid"), "tuned against base": ("tuned", "encoder")}
+    given = facts(pairs, table, untrained="hybrid", tuned="tuned")
+    assert [given["comparisons"][name].proven for name in pairs] == [False, False, True]
+    assert yes(given) == (["tune the encoder"], "tuned")
+    evidence = next(v.evidence for v in decide(given)[0] if v.name == "tune the encoder")
+    assert evidence.startswith("tuned against encoder: ")
+    assert headline(*decide(given)) == "Tune the encoder: use tuned."
+    del given["comparisons"]["tuned against base"]
+    assert yes(given)[1] == "encoder"
+
+
+def test_where_test_proves_the_hybrid_tuning_has_to_beat_the_hybrid():
+    table = {"encoder": scores(0), "hybrid": scores(40), "tuned": scores(42)}
+    pairs = {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid"), "tuned against base": ("tuned", "encoder")}
+    given = facts(pairs, table, untrained="hybrid", tuned="tuned")
+    assert given["comparisons"]["tuned against base"].proven
+    assert yes(given) == (["switch on hybrid"], "hybrid")
+
+
+def test_where_words_alone_are_best_the_headline_says_bm25():
+    given = facts({"hybrid": ("BM25", "encoder")}, {"encoder": scores(0), "BM25": scores(N)}, untrained="BM25")
+    assert yes(given) == (["switch on hybrid"], "BM25")
+    assert headline(*decide(given)) == "Search with BM25: use BM25."
+
+
+def test_without_dev_queries_the_evidence_says_so():
+    def evidence(given: dict) -> str:
+        return next(v.evidence for v in decide(given)[0] if v.name == "switch on hybrid")
+
+    assert evidence(facts({}, {}, on_dev=False)) == "there are no dev queries to choose by."
+    assert evidence(facts({}, {}, on_dev=True)).startswith("on dev neither BM25 nor the hybrid beats encoder")
+
+
 def test_add_a_reranker_on_what_is_chosen_and_on_nothing_else():
     table = {"encoder": scores(0), "two": scores(N), "tuned": scores(0), "tuned two": scores(N)}
     pairs = {"rerank encoder": ("two", "encoder")}

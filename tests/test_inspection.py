@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from fakes import FakeEmbedder, tiny_encoder
+from fakes import FakeEmbedder, random_texts, tiny_encoder
 
+from helpers import inspection
 from helpers.inspection import ByDocument, cut_long, fold, guess_language, near_duplicates, token_counts
-from helpers.retrievers import BM25
+from helpers.retrievers import BM25, tokenize
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,68 @@ def test_near_duplicates_go_by_words_and_vectors():
     assert near_duplicates(corpus, np.eye(4, 32, dtype=np.float32)) == {}  # far apart by their vectors
     same = np.tile(vectors[:1], (4, 1))
     assert "c" not in near_duplicates(corpus, same)  # far apart by their words
+
+
+WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo".split()
+
+
+def words(first: int, last: int) -> str:
+    return " ".join(WORDS[first - 1 : last])
+
+
+def turned(*degrees: float) -> np.ndarray:
+    """Unit vectors at these angles in a plane; the cosine of 18° is 0.951, of 19° 0.946."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_near_duplicates_share_four_fifths_of_their_words_and_a_cosine_of_95():
+    assert near_duplicates({"x": words(1, 8), "y": words(1, 10)}, turned(0, 18)) == {"x": "x", "y": "x"}  # 8 of 10
+    assert near_duplicates({"x": words(1, 8), "y": words(1, 10)}, turned(0, 19)) == {}
+    assert near_duplicates({"x": words(1, 7), "y": words(1, 9)}, turned(0, 0)) == {}  # 7 of 9: 0.78
+    assert near_duplicates({"x": words(1, 4), "y": words(5, 8)}, turned(0, 0)) == {}
+
+
+def test_chains_of_near_duplicates_are_one_group():
+    # a and b share 8 of 10 words, b and c too, a and c 7 of 11; and a and c are 30° apart
+    corpus = {"far": words(1, 2), "c": words(3, 11), "a": words(1, 9), "b": words(2, 10)}
+    assert near_duplicates(corpus, turned(90, 30, 0, 15)) == dict.fromkeys("cab", "c")
+    del corpus["b"]
+    assert near_duplicates(corpus, turned(90, 30, 0)) == {}
+
+
+def test_the_same_text_without_a_word_is_a_duplicate_and_another_one_is_not():
+    corpus = {"a": "--- ---", "b": "***", "c": "--- ---"}
+    assert near_duplicates(corpus, turned(0, 0, 0)) == {"a": "a", "c": "a"}
+
+
+def test_vectors_are_in_the_order_of_the_corpus():
+    corpus = dict.fromkeys("zya", "the same words")
+    assert near_duplicates(corpus, turned(0, 0, 90)) == {"z": "z", "y": "z"}
+    assert near_duplicates(corpus, turned(0, 90, 0)) == {"z": "z", "a": "z"}
+    assert near_duplicates(corpus, turned(90, 0, 0)) == {"y": "y", "a": "y"}
+
+
+def test_of_many_near_passages_the_nearest_are_compared(monkeypatch):
+    monkeypatch.setattr(inspection, "_NEIGHBOURS", 2)
+    corpus = {"a": words(1, 5), "b": words(6, 7), "c": words(8, 9), "d": words(1, 5)}
+    assert near_duplicates(corpus, turned(0, 2, 3, 1)) == {"a": "a", "d": "a"}
+    assert near_duplicates(corpus, turned(0, 1, 2, 3)) == {}  # the third nearest
+    assert near_duplicates(dict.fromkeys("abcdefg", "all alike"), turned(*[0] * 7)) == dict.fromkeys("abcdefg", "a")
+
+
+@pytest.mark.parametrize("block", [1, 7, 500])
+def test_near_duplicates_are_what_comparing_all_pairs_finds(monkeypatch, block):
+    monkeypatch.setattr(inspection, "_BLOCK", block)
+    corpus = {f"d{i}": text for i, text in enumerate(random_texts(60, seed=2, words=8, length=6))}
+    vectors = FakeEmbedder().embed(list(corpus.values()), "document")
+    sets = [set(tokenize(text)) for text in corpus.values()]
+    group = list(range(60))
+    for i in range(60):
+        for j in range(i):
+            if vectors[i] @ vectors[j] >= 0.95 and 10 * len(sets[i] & sets[j]) >= 8 * len(sets[i] | sets[j]):
+                old, new = max(group[i], group[j]), min(group[i], group[j])
+                group = [new if g == old else g for g in group]
+    expected = {f"d{i}": f"d{g}" for i, g in enumerate(group) if group.count(g) > 1}
+    assert near_duplicates(corpus, vectors) == expected
+    assert 5 < len(expected) < 60

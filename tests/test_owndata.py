@@ -1,12 +1,14 @@
 """Search logs as data: which file is one, what its queries are, and what labels come of it."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from helpers.owndata import log_columns, open_own
 from helpers.pools import BODY, openings
-from helpers.store import WorkbookError
+from helpers.store import ROOT, WorkbookError
 
 
 def write(file, rows):
@@ -27,6 +29,15 @@ def test_a_log_is_known_by_its_columns(tmp_path):
         "clicked": "clicked",
     }
     assert log_columns(tmp_path) is None
+
+
+def test_passages_with_counts_of_clicks_are_no_log_and_queries_with_results_are_one(tmp_path):
+    (tmp_path / "faq.csv").write_text("question,text,clicks\nhow,so,3\n")
+    assert log_columns(tmp_path / "faq.csv") is None
+    (tmp_path / "log.csv").write_text("query,results\nhow,a|b\n")
+    assert log_columns(tmp_path / "log.csv") == {"query": "query", "results": "results"}
+    (tmp_path / "cited.csv").write_text("question,answer,citations\nhow,so,a\n")
+    assert log_columns(tmp_path / "cited.csv") == {"query": "question", "cited": "citations"}
 
 
 ROWS = [
@@ -55,6 +66,50 @@ def test_clicks_count_where_what_was_shown_was_not_logged(tmp_path):
     (tmp_path / "corpus.jsonl").write_text('{"_id": "2", "text": "knife"}')
     collection, _ = open_own(write(tmp_path / "log.jsonl", rows))
     assert [docs for part in collection.qrels.values() for docs in part.values()] == [{"2": 1}]
+
+
+def labelled(collection) -> dict[str, dict[str, int]]:
+    return {collection.queries[q]: docs for part in collection.qrels.values() for q, docs in part.items()}
+
+
+def test_a_date_of_another_form_stops_no_log(tmp_path):
+    rows = [row | {"date": "Nov 2, 2026"} for row in ROWS]
+    collection, log = open_own(write(tmp_path / "log.jsonl", rows))
+    assert labelled(collection) == {"bread": {"2": 1}, "tea": {"3": 2}}
+    assert len(log.searches()) == len(ROWS)
+
+
+def own(folder: Path) -> tuple[Path, Path]:
+    """(a collection of two passages, a log of one search on it)."""
+    (folder / "shop").mkdir(parents=True)
+    (folder / "shop" / "corpus.jsonl").write_text('{"_id": "1", "text": "loaf"}\n{"_id": "2", "text": "knife"}')
+    return folder / "shop", write(folder / "log.jsonl", [{"query": "bread", "results": ["1", "2"], "clicked": ["2"]}])
+
+
+def test_collection_and_log_come_from_the_settings(tmp_path, monkeypatch):
+    shop, log = own(tmp_path / "data")
+    monkeypatch.setenv("COLLECTION", str(shop))
+    monkeypatch.setenv("LOG", str(log))
+    collection, searches = open_own()
+    assert collection.corpus == {"1": "loaf", "2": "knife"}
+    assert labelled(collection) == {"bread": {"2": 1}}
+    assert searches.searches()["query"].tolist() == ["bread"]
+    monkeypatch.delenv("LOG")
+    collection, searches = open_own()
+    assert (collection.name, collection.queries, searches) == ("shop", {}, None)
+
+
+def test_a_relative_path_is_looked_up_from_the_workbooks_folder_too(tmp_path, monkeypatch):
+    shop, log = own(tmp_path / "data")
+    alone = write(tmp_path / "data" / "searches.jsonl", ROWS)
+    (tmp_path / "elsewhere" / "deep" / "down").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "deep" / "down")
+    relative = [os.path.relpath(path, ROOT) for path in (shop, log, alone)]
+    assert not any(Path(path).exists() for path in relative)
+    collection, searches = open_own(relative[0], relative[1])
+    assert labelled(collection) == {"bread": {"2": 1}}
+    assert len(searches.searches()) == 1
+    assert open_own(relative[2])[0].corpus == {"1": "loaf", "2": "knife", "3": "kettle"}
 
 
 def test_a_result_without_an_id_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes import FakeEmbedder, random_texts
 
-from helpers import models
+from helpers import models, rerankers
 from helpers.embedding import encode
 from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage, second_stage
 from helpers.retrievers import Dense, Retriever, fuse
@@ -220,3 +220,22 @@ def test_a_token_encoder_has_the_weights_of_the_encoder_and_not_the_encoder_itse
         next(tokens[0].model.parameters()).add_(1.0)
         change = next(tokens[0].model.parameters()) - next(encoder[0].model.parameters())
     assert float(change.mean()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_late_interaction_in_small_blocks_gives_the_same_and_holds_less(late_model, tmp_path, monkeypatch, encoded):
+    docs = list(PASSAGES)  # three passages for each of five queries
+    queries = {f"q{i}": text for i, text in enumerate(random_texts(5, seed=9))}
+    run = {q: dict.fromkeys(docs[3 * i : 3 * i + 3], 0.0) for i, q in enumerate(queries)}
+    whole = LateInteraction(late_model, tmp_path)
+    expected = whole.rerank(queries, run, PASSAGES, k=3)
+    once = len(encoded)
+    monkeypatch.setattr(rerankers, "BLOCK", 2)
+    monkeypatch.setattr(rerankers, "MOST_LOADED", 0)
+    small = LateInteraction(late_model, tmp_path)
+    assert small.rerank(queries, run, PASSAGES, k=3) == expected
+    assert len(encoded) == once
+    assert set(small._loaded) == {PASSAGES[doc] for doc in docs[12:]}  # of the last block, which has one query
+    assert set(whole._loaded) == set(PASSAGES.values())
+    free = LateInteraction(late_model, None).rerank(queries, run, PASSAGES, k=3)
+    for q in queries:
+        assert free[q] == pytest.approx(expected[q], abs=2e-3)  # the folder holds passages in half precision

@@ -12,6 +12,7 @@ from fakes import random_texts, tiny_encoder
 from werkzeug import Response
 
 from helpers import exercises_homework, student
+from helpers.collection import Collection
 from helpers.store import WorkbookError
 
 SOURCE, TARGET = student.paths()
@@ -56,6 +57,14 @@ def test_outputs_go_and_other_cells_stay():
     cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="2")], 3
     made = student.student_version(book(cell))
     assert (made.cells[0].source, made.cells[0].outputs, made.cells[0].execution_count) == ("1 + 1", [], None)
+
+
+def test_links_lead_from_one_folder_higher():
+    cells = [
+        nbformat.v4.new_markdown_cell("See [02](../02_baselines.ipynb) and [04](../04_relevance_and_traffic.ipynb).")
+    ]
+    made = student.student_version(book(*cells))
+    assert made.cells[0].source == "See [02](02_baselines.ipynb) and [04](04_relevance_and_traffic.ipynb)."
 
 
 @pytest.mark.parametrize("check", ["check(other)", "check()"])
@@ -122,6 +131,7 @@ def notebook(tmp_path, monkeypatch, httpserver):
         "OPENAI_BASE_URL": httpserver.url_for("/v1"), "LLM_MODEL": "gpt-4.1-nano",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOG", raising=False)
     return Notebook()
 
 
@@ -149,20 +159,28 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
             notebook.run(i)
     wrong = {
         "11.1": ["evaluation_set = 7", "evaluation_set = ({}, {})", "evaluation_set = (data.queries, data.positives)",
-                 "evaluation_set = (dev, {q: {'nowhere': 1} for q in dev})"],
+                 "evaluation_set = (dev, {q: {'nowhere': 1} for q in dev})", "evaluation_set = (dev, {q: list(dev_qrels[q]) for q in dev})"],
         "11.2": ["baselines = {'bm25': 1}", "baselines = {'BM25': {}, 'encoder': {}, 'hybrid': {}}",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})"],
-        "11.3": ["chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}"],
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})",
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), ['d1', 'd2'])",
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {q: ['d1', 'd2'] for q in dev})",
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'HYBRID'), dense.retrieve(dev, 100))"],
+        "11.3": ["chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}", "chunk_recall = {'a': 'x', 'b': 1}", "chunk_recall = 3"],
         "11.4": ["low_precision = []", "low_precision = sorted(precision, key=precision.get, reverse=True)[:5]"],
-        "11.5": ["flywheel = [{'day': 'Monday'}]", "flywheel = [{'day': 'd', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
-                 "flywheel = [{'day': 'd', 'step': s, 'who': '', 'minutes': 1} for s in homework.STEPS]",
-                 "flywheel = [{'day': 'd', 'step': s, 'who': 'A', 'minutes': 100} for s in homework.STEPS]"],
+        "11.5": ["flywheel = [{'day': 'Monday'}]", "flywheel = [{'day': 'Monday', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
+                 *(f"flywheel = [{{'day': {day!r}, 'step': s, 'who': {who!r}, 'minutes': {minutes!r}}} for s in homework.STEPS]"
+                   for day, who, minutes in (("Monday", "", 1), ("Monday", "A", 100), ("d", "A", 1), ("Monday", None, 1),
+                                             ("Monday", "A", "30"), ("Monday", "A", -5), ("Monday", "A", 0)))],
         "11.6": ["recall_by_task, weakest = {}, ''", "recall_by_task, weakest = dict.fromkeys(subtasks, 0.5), next(iter(subtasks))",
-                 "recall_by_task, weakest = dict(zip(subtasks, (0.1, 0.2, 0.3))), 'query → snippet'"],
-        "11.7": ["triplets = []", "from helpers.triplets import build_triplets\ntriplets = build_triplets(collection.corpus, dev, dev_qrels, 'in-batch')"],
+                 "recall_by_task, weakest = dict(zip(subtasks, (0.1, 0.2, 0.3))), 'query → snippet'",
+                 "recall_by_task, weakest = dict.fromkeys(subtasks), min(subtasks)",
+                 "recall_by_task, weakest = dict(zip(subtasks, (2.0, 3.0, 4.0))), next(iter(subtasks))"],
+        "11.7": ["triplets = []", "from helpers.triplets import build_triplets\ntriplets = build_triplets(collection.corpus, dev, dev_qrels, 'in-batch')",
+                 "triplets = build_triplets(collection.corpus, data.queries, data.positives, 'in-batch')",
+                 "triplets = build_triplets(collection.corpus, dev, dev_qrels, 'random')"],
         "11.8": ["reranker_helps = 'yes'", "reranker_helps = not (against.iloc[0]['p'] < 0.05 and against.iloc[0]['difference'] > 0)"],
-        "11.9": ["enough_for = 'encoder'"],
-        "11.10": ["hosting = {'self': 0.0, 'API': 0.0}", "hosting = 3"],
+        "11.9": ["enough_for = 'encoder'", "enough_for = 100"],
+        "11.10": ["hosting = {'self': 0.0, 'API': 0.0}", "hosting = 3", "hosting = {'self': ..., 'API': ...}", "hosting = {'self': 'x', 'API': 1}"],
     }  # fmt: skip
     for i, number in zip(notebook.exercises(), exercises_homework.TASKS, strict=True):
         for answer in wrong[number]:
@@ -171,3 +189,21 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
             assert said.startswith("Not yet: "), (answer, said)
             assert said.count("\n") == 1
     assert "not yet" in notebook.run(max(j for j, c in enumerate(notebook.cells) if c.cell_type == "code"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"a": "x", "b": 1}, {"a": 0.5, "b": 0.4}, {"fixed size": "x", "sentence": 1}, {"fixed size": None, "sentence": None},
+     {"fixed size": 0.5}, {"fixed size": 0.5, "sentence": 1.5}, {}, ["fixed size", "sentence"], 7],
+)  # fmt: skip
+def test_wrong_recalls_of_chunkers_fail_with_one_sentence_where_there_are_pages(answer, capsys):
+    exercises_homework.check_11_chunkers(answer, Collection("own", {"a#1": "text"}, pages={"a": "text"}))
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ")
+    assert said.count("\n") == 1
+
+
+def test_recalls_of_two_chunkers_are_right_where_there_are_pages(capsys):
+    given = {"fixed size": 0.5, "structure-aware": 0.75}
+    exercises_homework.check_11_chunkers(given, Collection("own", {"a#1": "text"}, pages={"a": "text"}))
+    assert capsys.readouterr().out == "✓ highest recall: structure-aware.\n"

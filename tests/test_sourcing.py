@@ -1,0 +1,176 @@
+"""What is trained on, chosen by and tested with: nothing that is held out comes back in other clothes."""
+
+import pytest
+from fakes import random_texts
+
+from helpers.collection import Collection
+from helpers.pools import Tools
+from helpers.questions import Question, made_questions_file, write_questions
+from helpers.retrievers import tokenize
+from helpers.sourcing import HALVE_DEV_FROM, Repeats, find_sources
+
+TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Refund", "refund?", "  REFUND!  ", "the refund", "refunds",  # one word, stemmed
+        "policy: returns", "Returns\n\tpolicy", "policy of the returns",  # two words in any order
+    ],
+)  # fmt: skip
+def test_the_same_words_in_other_clothes_are_a_repeat(text):
+    assert Repeats(["refund?", "return policy"])(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        (" ".join(TEN.split()[:9]), True),  # 9 of 10 words: 0.9
+        (f"{TEN} kitchen", True),  # 10 of 11: 0.91
+        (" ".join(TEN.split()[:8]), False),  # 8 of 10
+        (" ".join([*TEN.split()[:9], "kitchen"]), False),  # 9 of 11: 0.82
+        (f"{TEN} kitchen ladder", False),  # 10 of 12: 0.83
+    ],
+)
+def test_a_repeat_shares_nine_tenths_of_all_words_of_both(text, repeats):
+    assert Repeats(["unlike", TEN])(text) is repeats
+
+
+def test_one_word_of_four_makes_another_question():
+    assert not Repeats(["reset admin account password"])("reset guest account password")  # 3 of 5: 0.6
+
+
+def test_a_text_without_words_of_its_own_repeats_itself_alone():
+    repeats = Repeats(["To be, or not?", "", "???"])
+    assert repeats("to  be, OR not?")
+    assert repeats("")
+    assert repeats(" ??? ")
+    assert not repeats("is it the")
+    assert not repeats("!!!")
+    assert not repeats("refund")
+    assert not Repeats([])("refund")
+    assert not Repeats([])("")
+
+
+def test_repeats_are_what_counting_words_pair_by_pair_finds():
+    texts = random_texts(300, seed=1, words=14, length=14)
+    held, asked = texts[:100], texts[100:]
+    repeats = Repeats(held)
+
+    def alike(a: str, b: str) -> bool:
+        first, second = set(tokenize(a)), set(tokenize(b))
+        return 10 * len(first & second) >= 9 * len(first | second)
+
+    expected = [any(alike(text, other) for other in held) for text in asked]
+    assert [repeats(text) for text in asked] == expected
+    assert 20 < sum(expected) < 180
+
+
+def tools(duplicates=None) -> Tools:
+    return Tools(stages=None, embedder=None, retrievers=[], pieces={}, duplicates=duplicates or {}, questions=0)
+
+
+def collection(**splits: dict[str, tuple[str, dict[str, int]]]) -> Collection:
+    """Splits of {query id: (text, qrels)} on passages that the qrels name."""
+    queries = {q: text for part in splits.values() for q, (text, _) in part.items()}
+    qrels = {split: {q: docs for q, (_, docs) in part.items()} for split, part in splits.items()}
+    docs = sorted({d for part in qrels.values() for docs in part.values() for d in docs})
+    return Collection("own", {d: f"text of {d}" for d in docs}, queries, qrels)
+
+
+def test_a_dev_query_that_repeats_a_test_query_is_left_out():
+    found = find_sources(
+        collection(
+            dev={"d1": ("How do I get a refund?", {"a": 1}), "d2": ("open hours", {"b": 1})},
+            test={"t1": ("a REFUND, how do I get", {"a": 1})},
+        ),
+        tools(),
+    )
+    assert found.dev == {"d2": "open hours"}
+    assert found.dev_qrels == {"d2": {"b": 1}}
+    assert found.test == {"t1": "a REFUND, how do I get"}
+    assert "1 dev queries repeat one that is held out, and are left out." in found.notices
+
+
+def test_a_train_query_that_repeats_a_dev_or_a_test_query_is_left_out():
+    found = find_sources(
+        collection(
+            train={"1": ("Open hours?", {"b": 1}), "2": ("get refund", {"a": 1}), "3": ("ship abroad", {"c": 1})},
+            dev={"d1": ("hours open", {"b": 1})},
+            test={"t1": ("refund: get!", {"a": 1})},
+        ),
+        tools(),
+    )
+    assert found.queries == {"3": "ship abroad"}
+    assert found.positives == {"3": {"c": 1}}
+    assert "2 train queries repeat one that is held out, and are left out." in found.notices
+
+
+def test_near_duplicates_of_held_out_passages_are_not_trained_on():
+    found = find_sources(
+        collection(
+            train={
+                "twin": ("alpha", {"a2": 1}), "same passage": ("bravo", {"a": 1}), "wrong twin": ("charlie", {"a2": 0, "c": 1}),
+                "other twins": ("delta", {"d2": 1}), "dev twin": ("echo", {"b2": 2}),
+            },
+            dev={"d1": ("foxtrot", {"b": 1}), "d2": ("golf", {"a3": 1})},
+            test={"t1": ("hotel", {"a": 1, "d": 0})},
+        ),
+        tools({"a": "a", "a2": "a", "a3": "a", "b": "b", "b2": "b", "d": "d", "d2": "d"}),
+    )  # fmt: skip
+    assert sorted(found.queries) == ["other twins", "same passage", "wrong twin"]
+    assert list(found.dev) == ["d1"]
+    said = "queries have a near-duplicate of a held-out passage as their answer, and are left out."
+    assert f"2 train {said}" in found.notices
+    assert f"1 dev {said}" in found.notices
+
+
+def test_nothing_is_left_out_where_nothing_leaks():
+    found = find_sources(
+        collection(train={"1": ("alpha", {"a": 1})}, dev={"2": ("bravo", {"a": 1})}, test={"3": ("charlie", {"b": 1})}),
+        tools(),
+    )
+    assert (list(found.queries), list(found.dev), list(found.test)) == (["1"], ["2"], ["3"])
+    assert found.notices == []
+    assert found.judged
+
+
+def numbered(n: int) -> dict[str, tuple[str, dict[str, int]]]:
+    return {f"q{i}": (f"topic{i} help{i}", {f"d{i}": 1}) for i in range(n)}
+
+
+def test_half_of_a_large_dev_becomes_test_where_there_is_none():
+    given = collection(dev=numbered(HALVE_DEV_FROM))
+    found = find_sources(given, tools())
+    assert found.dev | found.test == given.queries
+    assert not set(found.dev) & set(found.test)
+    assert found.dev_qrels | found.test_qrels == given.qrels["dev"]
+    assert 20 <= len(found.test) <= 40
+    assert any(f"{len(found.test)} of the dev queries" in notice for notice in found.notices)
+    assert find_sources(given, tools()) == found
+
+
+def test_a_smaller_dev_and_one_beside_a_test_stay_whole():
+    assert find_sources(collection(dev=numbered(HALVE_DEV_FROM - 1)), tools()).test == {}
+    both = collection(dev=numbered(HALVE_DEV_FROM), test={"t": ("charlie", {"d0": 1})})
+    assert len(find_sources(both, tools()).dev) == HALVE_DEV_FROM
+
+
+def test_what_is_held_out_is_not_among_the_made_questions():
+    given = collection(
+        dev={"d1": ("open hours", {"b": 1})},
+        test={"t1": ("get a refund", {"a": 1})},
+        train={"1": ("ship abroad", {"a2": 0, "c": 1})},
+    )
+    questions = [
+        Question("g1", "Refund, get!", "question", "c"),
+        Question("g2", "Hours: open?", "keyword", "c"),
+        Question("g3", "money back", "problem", "a2"),
+        Question("g4", "lost parcel", "problem", "c"),
+    ]
+    write_questions(questions, made_questions_file(given))
+    found = find_sources(given, tools({"a": "a", "a2": "a"}))
+    assert found.made == ({"g4": "lost parcel"}, {"g4": {"c": 1}})
+    assert "2 made queries repeat one that is held out, and are left out." in found.notices
+    assert found.queries == {"1": "ship abroad"}
