@@ -69,7 +69,7 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
     """
     known = [q for q in questions_of(collection) if q.doc in collection.corpus]
     if known and collection.qrels.get("dev"):  # none will be evaluated with
-        return Pool(known, set(), "questions that are there already")
+        return Pool(known, {q.id for q in known}, "questions that are there already")
     if known:
         return _gated(known, collection, tools, "questions that are there already")
     if tools.questions < 1:
