@@ -12,6 +12,7 @@ VERDICTS = ("do nothing", "switch on hybrid", "tune the encoder", "add a reranke
 SURE = 0.05  # a p-value below it, and an interval above 0, count as proof
 WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
+POOLED = 0.9  # of a first ten; judgments of so much of it come from a pool of systems
 FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
 
 
@@ -98,6 +99,16 @@ def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[
     return {"gain": float(slopes.mean()), "low": low, "high": high}
 
 
+def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
+    """A caution where the judgments were pooled without the chosen system: {system: share of its first ten that is judged}."""
+    if judged.get(base, 0.0) < POOLED or judged.get(chosen, 1.0) >= judged[base] - 0.02:
+        return []
+    return [
+        f"{judged[chosen]:.0%} of the first ten of {chosen} are judged, {judged[base]:.0%} of {base}'s; what is not judged counts as wrong, so "
+        "the gain is more likely too small than too large."
+    ]
+
+
 def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     """The five verdicts with their evidence, and the system to use.
 
@@ -168,6 +179,8 @@ def headline(verdicts: Sequence[Verdict], chosen: str) -> str:
     """The decision in one sentence: what to collect comes first, then what to deploy."""
     yes = [v.name for v in verdicts if v.yes]
     words = {"switch on hybrid": "search with BM25"} if chosen.startswith("BM25") else {}
+    if chosen.startswith("encoder + adapter"):
+        words = {"tune the encoder": "tune the encoder by an adapter for its queries"}
     deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:4]]
     if "collect more data first" in yes:
         after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy else ""

@@ -102,11 +102,12 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     second = second_stages(bench, firsts, tuned.get("model"))
     names += [system for system, _ in second.values()]
     scores = {name: bench.scores(bench.systems[name], final) for name in names}
+    seen: dict[str, float] = {}
     for name in names:
         if sources.dev:
             bench.put_on_scoreboard(bench.systems[name], "dev")
         if final == "test":
-            bench.put_on_scoreboard(bench.systems[name], "test")
+            seen[name] = bench.put_on_scoreboard(bench.systems[name], "test")["judged@10"]
     bench.keep_rows(names)
     pairs = {"hybrid": (untrained, UNTRAINED[0])} if untrained != UNTRAINED[0] else {}
     if tuned_pick:
@@ -120,6 +121,7 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
         "judged": sources.judged, "on_test": final == "test", "gain": tuned["gain"],
         "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev),
     })  # fmt: skip
+    result["notices"] += deciding.unjudged(seen, UNTRAINED[0], chosen)
     shown = bench.systems[chosen]
     queries, qrels = bench.queries("dev" if sources.dev else final)
     split = "dev" if sources.dev else final

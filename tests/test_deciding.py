@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from helpers.deciding import VERDICTS, Comparison, compared, decide, expected_gain, headline, simplest
+from helpers.deciding import VERDICTS, Comparison, compared, decide, expected_gain, headline, simplest, unjudged
 
 N = 60
 SECOND = 1 / math.log2(3)  # nDCG@10 of the one right passage at rank 2; at rank 1 it is 1
@@ -199,3 +199,14 @@ def test_a_comparison_in_words():
     text = str(Comparison("a", "b", 0.1, 0.05, 0.15, 0.01, 3, 1, 9))
     assert text == "a against b: +0.100 nDCG@10 [+0.050, +0.150], p = 0.010, won 3, lost 1 of 9 queries"
     assert "no interval" in str(Comparison("a", "b", 0.1, float("nan"), float("nan"), 1.0, 1, 0, 1))
+
+
+def test_a_caution_where_the_pool_did_not_know_the_chosen_system():
+    said = unjudged({"encoder": 1.0, "tuned": 0.92}, "encoder", "tuned")
+    assert said == [
+        "92% of the first ten of tuned are judged, 100% of encoder's; what is not judged counts as wrong, so the gain is more likely too "
+        "small than too large."
+    ]
+    assert unjudged({"encoder": 1.0, "tuned": 0.99}, "encoder", "tuned") == []
+    assert unjudged({"encoder": 0.12, "tuned": 0.09}, "encoder", "tuned") == []  # one judged passage a query
+    assert unjudged({}, "encoder", "tuned") == []
