@@ -16,6 +16,11 @@ POOLED = 0.9  # of a first ten; judgments of so much of it come from a pool of s
 FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
 
 
+def p_value(p: float) -> str:
+    """As it is written: "p = 0.012", or "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 class Comparison(NamedTuple):
     """One system against another on the same queries: mean difference in nDCG@10, 95 % interval, p, queries won and lost."""
 
@@ -37,7 +42,7 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         span = f"[{self.low:+.3f}, {self.high:+.3f}]" if self.low == self.low else "[no interval]"
         return (
-            f"{self.system} against {self.baseline}: {self.difference:+.3f} nDCG@10 {span}, p = {self.p:.3f}, "
+            f"{self.system} against {self.baseline}: {self.difference:+.3f} nDCG@10 {span}, {p_value(self.p)}, "
             f"won {self.won}, lost {self.lost} of {self.n} queries"
         )
 

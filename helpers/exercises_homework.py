@@ -11,6 +11,7 @@ import pandas as pd
 
 from helpers.chunking import METHODS
 from helpers.collection import Collection
+from helpers.deciding import p_value
 from helpers.evaluation import Qrels, evaluate
 from helpers.examples import same
 from helpers.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
@@ -205,7 +206,7 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
     """True when the second stage is better than the first by more than luck, else False; ``against`` comes from ``compare``."""
     row = against.iloc[0]
     helps = bool(row["p"] < 0.05 and row["difference"] > 0)
-    said = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3f}"
+    said = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], {p_value(row['p'])}"
     right = isinstance(answer, bool | np.bool_) and bool(answer) == helps
     _turn("11.8", "" if right else "True only if p is below 0.05 and the difference above 0.",
           f"{said}: it {'helps' if helps else 'cannot be told from luck, or hurts'}.")  # fmt: skip

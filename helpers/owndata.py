@@ -125,9 +125,14 @@ def log_labels(log: SearchLog) -> tuple[dict[str, str], dict[str, dict[str, int]
 def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     """The collection with the log's queries; labels on passages it does not have are left out, and its own splits stay as they are."""
     queries, labels = log_labels(log)
-    known = {same(text) for text in collection.queries.values()}
-    queries = {q: text for q, text in queries.items() if same(text) not in known}
-    pairs = [(q, d, g) for q, docs in labels.items() if q in queries for d, g in docs.items()]
+    judged = {q for part in collection.qrels.values() for q in part}
+    known = {same(collection.queries[q]) for q in judged}
+    ids = {
+        same(text): q for q, text in collection.queries.items() if q not in judged
+    }  # asked there, and not judged yet
+    named = {q: ids.get(same(text), q) for q, text in queries.items() if same(text) not in known}
+    queries = {named[q]: text for q, text in queries.items() if q in named}
+    pairs = [(named[q], d, g) for q, docs in labels.items() if q in named for d, g in docs.items()]
     kept: dict[str, dict[str, int]] = {}
     for q, d, g in pairs:
         if d in collection.corpus:

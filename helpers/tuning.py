@@ -36,6 +36,7 @@ BASE_SECONDS, PASSAGE_SECONDS, MOST_SECONDS = (
 TOKENS_PER_SECOND = 1500.0  # trained on two cores (measured: 1,000 to 2,000)
 ENCODED_PER_TRAINED = 3.5  # encoding is so many times as fast as training
 GPU_FACTOR = 20.0
+NEARLY_ALL = 0.8  # of the queries: where the time is enough for so many, all are taken
 CURVE = (8, 3)  # the learning curve has an eighth and a third of the queries beside all of them
 MOST_POSITIVES = 5  # passages of one query that are trained on
 FEW_TOKENS = 8  # a query that was not counted
@@ -155,7 +156,7 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         bodies = {}
     total = len(data.positives)
     size = _size(bench, data, bodies, evaluator, seconds)
-    if size < total and trained_before(bench, data, bodies, evaluator):
+    if size < total and (size >= NEARLY_ALL * total or trained_before(bench, data, bodies, evaluator)):
         size = total
     if size < total:
         why += f"; {size:,} of {total:,} queries train the encoder, to keep to the time (--minutes gives it more)"

@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from helpers.deciding import VERDICTS, Comparison, compared, decide, expected_gain, headline, simplest, unjudged
+from helpers.deciding import (
+    VERDICTS,
+    Comparison,
+    compared,
+    decide,
+    expected_gain,
+    headline,
+    p_value,
+    simplest,
+    unjudged,
+)
 
 N = 60
 SECOND = 1 / math.log2(3)  # nDCG@10 of the one right passage at rank 2; at rank 1 it is 1
@@ -210,3 +220,10 @@ def test_a_caution_where_the_pool_did_not_know_the_chosen_system():
     assert unjudged({"encoder": 1.0, "tuned": 0.99}, "encoder", "tuned") == []
     assert unjudged({"encoder": 0.12, "tuned": 0.09}, "encoder", "tuned") == []  # one judged passage a query
     assert unjudged({}, "encoder", "tuned") == []
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.01, "p = 0.010"), (0.0009, "p < 0.001"), (0.001, "p = 0.001"), (1.0, "p = 1.000")]
+)
+def test_a_p_value_is_never_written_as_nothing(p, text):
+    assert p_value(p) == text
