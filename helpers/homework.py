@@ -5,7 +5,6 @@ Everything is chosen on dev; test is read once. A run that was cut off goes on w
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -154,7 +153,7 @@ def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Too
 
 
 def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dict) -> None:
-    """The chosen model's folder, costs, pairs to judge, result.json and the report."""
+    """The chosen model's folder, costs, result.json and the report."""
     collection, chosen = bench.collection, result["chosen"]
     encoder = tuned["model"] if chosen.startswith("tuned") else load_encoder()
     matrix = next(
@@ -203,9 +202,7 @@ def main() -> int:
     """The command line; 0 when all went well, 1 with one sentence on stderr when not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("collection", nargs="?", help="a path, or the default collection (or set COLLECTION)")
-    parser.add_argument(
-        "--log", default=os.environ.get("LOG") or None, help="a search log beside the collection (or set LOG)"
-    )
+    parser.add_argument("--log", help="a search log beside the collection (or set LOG)")
     parser.add_argument(
         "--questions", type=int, default=LLM_QUESTIONS, help="how many an LLM may be asked for; 0: none is asked"
     )
@@ -215,8 +212,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         result = run(
-            arguments.collection or os.environ.get("COLLECTION") or None, arguments.log, arguments.questions, arguments.minutes,
-            lambda line: print(line, flush=True),
+            arguments.collection, arguments.log, arguments.questions, arguments.minutes, lambda line: print(line, flush=True)
         )  # fmt: skip
     except WorkbookError as error:
         print(f"\n{error}", file=sys.stderr)
