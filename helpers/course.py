@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from helpers.collection import open_collection
 from helpers.evaluation import read_scoreboard
 from helpers.report import format_scoreboard, write_report
-from helpers.store import ROOT, WorkbookError, build_dir
+from helpers.store import ROOT, WorkbookError, build_dir, exit_code
 
 CELL_SECONDS = 3600
 
@@ -109,15 +109,7 @@ def main() -> int:
     parser.add_argument("command", choices=["run", "refresh"])
     parser.add_argument("--notebooks", default="", help='numbers of notebooks, such as "02 06"; all by default')
     arguments = parser.parse_args()
-    try:
-        (run if arguments.command == "run" else refresh)(arguments.notebooks)
-    except WorkbookError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped; what was made is kept, run again to go on.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: (run if arguments.command == "run" else refresh)(arguments.notebooks))
 
 
 if __name__ == "__main__":

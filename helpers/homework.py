@@ -6,7 +6,7 @@ Everything is chosen on dev; test is read once. A run that was cut off goes on w
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from helpers.report import format_scoreboard
 from helpers.review import review_queue
 from helpers.sourcing import Sources, find_sources, measured_collection
 from helpers.stages import Stages
-from helpers.store import WorkbookError, fingerprint, write_text
+from helpers.store import exit_code, fingerprint, write_text
 from helpers.traffic import SearchLog
 
 UNTRAINED = ("encoder", "BM25", "hybrid (weighted)")  # cheapest first; the encoder is what is there
@@ -210,16 +210,12 @@ def main() -> int:
         "--minutes", type=float, help="for all trainings together; by default what the number of passages allows"
     )
     arguments = parser.parse_args()
-    try:
-        result = run(
-            arguments.collection, arguments.log, arguments.questions, arguments.minutes, lambda line: print(line, flush=True)
-        )  # fmt: skip
-    except WorkbookError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped; what was made is kept, run again to go on.", file=sys.stderr)
-        return 130
+    chosen = arguments.collection, arguments.log, arguments.questions, arguments.minutes
+    return exit_code(lambda: _tell(run(*chosen, lambda line: print(line, flush=True))))
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    """Print what was found: notices, the scoreboard, the decision with its evidence, and where the rest is."""
     build = Path(result["report"]).parent
     print()
     for notice in result["notices"]:
@@ -233,7 +229,6 @@ def main() -> int:
     for verdict in result["verdicts"]:
         print(f"  {'yes' if verdict.yes else 'no ':<4}{verdict.name}: {verdict.evidence}")
     print(f"\nReport: {result['report']}\nModel:  {build / 'chosen'}")
-    return 0
 
 
 if __name__ == "__main__":

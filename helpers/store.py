@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,16 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise WorkbookError(f"Cannot write {path} ({error.strerror}): free some space and run again.") from error
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """What a command line ends with: 0 when all went well, 1 after one sentence on stderr, 130 when it was stopped."""
+    try:
+        command()
+    except WorkbookError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; what was made is kept, run again to go on.", file=sys.stderr)
+        return 130
+    return 0
