@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers import chunking, pydocs, readers
-from helpers.store import DATA, ROOT, WorkbookError, build_dir, fingerprint, write_text
+from helpers.store import DATA, ROOT, WorkbookError, build_dir, build_path, fingerprint, write_text
 
 BUILT_IN = ("pydocs",)
 SPLITS = ("train", "dev", "test")
@@ -175,7 +175,8 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
         )
     stem = path.resolve().name if path.is_dir() else path.name.split(".")[0]
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "collection"
-    name = f"{name}-data" if name in BUILT_IN else name
+    taken = name in BUILT_IN or build_path(name).resolve() == path.resolve()  # what is made stays out of what is read
+    name = f"{name}-data" if taken else name
     queries, qrels, info, pages, notices = {}, {}, {}, {}, []
     if path.is_file():
         if readers.kind_of(path) not in readers.TABLE_TYPES:
@@ -186,7 +187,8 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
     elif readers.find(path, "corpus.jsonl"):
         corpus, queries, qrels, info = readers.read_beir(path)
     else:
-        pages = readers.read_documents(path)
+        built = build_path("").resolve()
+        pages = readers.read_documents(path, build_path(name).resolve() if built == path.resolve() else built)
         corpus = chunking.chunk_documents(pages)
         blank = sum(not t for t in pages.values())
         if blank:

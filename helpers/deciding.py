@@ -104,6 +104,16 @@ def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[
     return {"gain": float(slopes.mean()), "low": low, "high": high}
 
 
+def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str, Sequence[float]]) -> list[Comparison]:
+    """What test has to say against the choice of dev: systems that dev puts below ``chosen`` and test above it by more than luck.
+
+    The best first. Nothing is chosen by it: it says that the queries of dev are not like those of test.
+    """
+    below = [s for s in test if s != chosen and dev.get(s) and np.mean(dev[s]) < np.mean(dev[chosen])]
+    found = compared([(system, chosen) for system in below], test) if below else []
+    return sorted((c for c in found if c.proven and c.difference >= WORTH), key=lambda c: -c.difference)
+
+
 def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
     """A caution where the judgments were pooled without the chosen system: {system: share of its first ten that is judged}."""
     if judged.get(base, 0.0) < POOLED or judged.get(chosen, 1.0) >= judged[base] - 0.02:
@@ -120,7 +130,8 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     ``facts``: ``base``, the present system; ``untrained`` and ``tuned`` (or None), the picks of dev; ``comparisons``
     {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
     ``judged`` whether people or a trusted judge made the test judgments; ``on_test`` whether there is a test split; ``gain`` of
-    ``expected_gain`` or None; ``untuned``, why nothing was tuned.
+    ``expected_gain`` or None; ``untuned``, why nothing was tuned; ``dev_scores`` and ``test_scores``, {system: score of each query}, for
+    ``surprises``; ``test_only``, the number of judged test queries of a collection that has no train split.
     """
     comparisons: Mapping[str, Comparison] = facts["comparisons"]
     hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
@@ -134,7 +145,7 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     chosen = rerank.system if rerank is not None and add else first
     switch = first != facts["base"] and not tune
     nothing = chosen == facts["base"]
-    more = _more_data(facts, nothing)
+    more = _more_data(facts, nothing, surprises(chosen, facts.get("dev_scores", {}), facts.get("test_scores", {})))
 
     verdicts = [
         Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
@@ -156,7 +167,7 @@ def _said(comparison: Comparison | None, instead: str) -> str:
     return f"{comparison}." if comparison is not None else f"{instead}."
 
 
-def _more_data(facts: Mapping[str, Any], nothing: bool) -> list[str]:
+def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Comparison]) -> list[str]:
     """Reasons to collect data before anything else is done; none where the evidence is good enough to act on."""
     reasons = []
     if not facts["judged"]:
@@ -165,6 +176,10 @@ def _more_data(facts: Mapping[str, Any], nothing: bool) -> list[str]:
         )
     elif not facts["on_test"]:
         reasons.append("There is no test split: what chose was scored again, so the scores are too good.")
+    if against:
+        reasons.append(
+            f"Dev misled: on test, {against[0]}. Judge more dev queries, of the kind that test has, and run again."
+        )
     if nothing and not reasons:
         widest = max((c.high for c in facts["comparisons"].values() if c.high == c.high), default=float("inf"))
         if widest > WIDE:
@@ -172,6 +187,10 @@ def _more_data(facts: Mapping[str, Any], nothing: bool) -> list[str]:
             reasons.append(f"With so few test queries a gain {span} could have been missed: judge more queries.")
         if facts["train"] < COLLECT_BELOW:
             reasons.append(f"{facts['train']} queries to train on are too few: collect at least {COLLECT_BELOW}.")
+            if facts.get("test_only", 0) >= 3 * COLLECT_BELOW:
+                reasons.append(
+                    f"There are {facts['test_only']:,} judged test queries: half of them in qrels/train.tsv would train."
+                )
         gain = facts.get("gain")
         if gain and gain["low"] > 0 and gain["gain"] >= WORTH:
             reasons.append(

@@ -90,6 +90,13 @@ def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
+def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
+    """What ``evaluate`` gives, ``n_queries``, and the 95 % interval of nDCG@10 as ``ndcg@10_low`` and ``ndcg@10_high``."""
+    scores = per_query(qrels, run)
+    low, high = interval(scores["ndcg@10"].tolist())
+    return {**scores.mean().to_dict(), "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high}
+
+
 def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
     """Two-sided p of a paired randomisation test: how often flipping signs at random gives as large a mean difference.
 
@@ -186,14 +193,12 @@ def read_scoreboard(collection: Collection) -> pd.DataFrame:
 def record(
     collection: Collection, split: str, system: str, run: Run, notebook: str, ms: float = float("nan"), usd: float = 0.0
 ) -> dict[str, float]:
-    """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; the scores.
+    """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; the scores ``with_interval``.
 
     A system measured again replaces its row. When the collection changed, the scoreboard starts anew.
     """
-    scores = per_query(collection.split(split)[1], run)
-    low, high = interval(scores["ndcg@10"].tolist())
-    row = {"system": system, "notebook": notebook, "split": split, "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high,
-           "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd, **scores.mean().to_dict()}  # fmt: skip
+    scores = with_interval(collection.split(split)[1], run)
+    row = {"system": system, "notebook": notebook, "split": split, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd, **scores}  # fmt: skip
     board = read_scoreboard(collection)
     board = board[(board["system"] != system) | (board["split"] != split)]
     board = pd.DataFrame([*board.to_dict("records"), row], columns=COLUMNS)
@@ -202,7 +207,7 @@ def record(
     path = _run_file(collection, split, system)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(run, ensure_ascii=False))
-    return scores.mean().to_dict()
+    return scores
 
 
 def _run_file(collection: Collection, split: str, system: str) -> Path:

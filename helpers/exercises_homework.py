@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from helpers.chunking import METHODS
 from helpers.collection import Collection
 from helpers.deciding import p_value
-from helpers.evaluation import Qrels, evaluate
+from helpers.distributions import rates
+from helpers.evaluation import Qrels, with_interval
 from helpers.examples import same
+from helpers.plots import scores_with_intervals
 from helpers.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
 from helpers.store import WorkbookError
 from helpers.triplets import Triplet, shortfall
@@ -58,26 +61,27 @@ def _turn(number: str, problem: str, done: str) -> None:
     print(f"Not yet: {problem}" if problem else f"✓ {done}")
 
 
-def _task(number: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _task(number: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The check of a task: an answer that is still ``...`` is left to do, one of another form gets a sentence instead of a traceback."""
 
-    def wrap(check: Callable[..., None]) -> Callable[..., None]:
+    def wrap(check: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(check)
-        def run(*given: Any) -> None:
+        def run(*given: Any) -> Any:
             if any(answer is ... for answer in given):
                 _state.pop(number, None)
                 print(
                     f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again."
                 )
-                return
+                return None
             try:
-                check(*given)
+                return check(*given)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, WorkbookError):
                 _turn(
                     number,
                     f"the answer has another form than asked for; {check.__name__} says which in its docstring.",
                     "",
                 )
+                return None
 
         return run
 
@@ -107,8 +111,8 @@ def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Map
 
 
 @_task("11.2")
-def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) -> None:
-    """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, on the same queries."""
+def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) -> Figure | None:
+    """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, on the same queries; their figure when right."""
     if not isinstance(answer, Mapping) or not all(isinstance(run, Mapping) for run in answer.values()):
         return _turn("11.2", "the answer is a dict of runs, {name: run}.", "")
     missing = [word for word in ("bm25", "encoder", "hybrid") if not any(word in name.lower() for name in answer)]
@@ -119,9 +123,10 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
     ])  # fmt: skip
     if problem:
         return _turn("11.2", problem, "")
-    means = {name: evaluate(qrels, run)["ndcg@10"] for name, run in answer.items()}
-    best = max(means, key=means.get)
-    return _turn("11.2", "", f"{len(means)} baselines; the one to beat is {best}, {means[best]:.3f} nDCG@10 on dev.")
+    board = pd.DataFrame([{"system": name, **with_interval(qrels, run)} for name, run in answer.items()])
+    best, score = board.loc[board["ndcg@10"].idxmax(), ["system", "ndcg@10"]]
+    _turn("11.2", "", f"{len(board)} baselines; the one to beat is {best}, {score:.3f} nDCG@10 on dev.")
+    return scores_with_intervals(board, f"The one to beat: {best}")
 
 
 @_task("11.3")
@@ -174,8 +179,8 @@ def check_11_flywheel(answer: Any) -> None:
 
 
 @_task("11.6")
-def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) -> None:
-    """``{sub-task: recall@10}`` for every sub-task, and the name of the one that needs improvement most."""
+def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) -> Figure | None:
+    """``{sub-task: recall@10}`` for every sub-task, and the name of the one that needs improvement most; their figure when right."""
     if not isinstance(recall, Mapping) or set(recall) != set(subtasks):
         return _turn("11.6", f"one recall for each of {', '.join(subtasks)}.", "")
     worst = min(recall, key=lambda name: (recall[name], name))
@@ -183,7 +188,9 @@ def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) ->
         (not all(0 <= value <= 1 for value in recall.values()), "a recall lies between 0 and 1."),
         (weakest != worst, f"{weakest!r} has not the lowest recall."),
     ])  # fmt: skip
-    return _turn("11.6", problem, f"{worst} needs improvement most ({recall[worst]:.2f}).")
+    _turn("11.6", problem, f"{worst} needs improvement most ({recall[worst]:.2f}).")
+    table = pd.DataFrame({"rate": recall}).sort_values("rate", ascending=False)
+    return None if problem else rates(table, "recall@10 on dev (higher is better)", f"Weakest: {worst}")
 
 
 @_task("11.7")

@@ -104,6 +104,7 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     seen: dict[str, float] = {}
     for name in names:
         if sources.dev:
+            dev[name] = bench.scores(bench.systems[name], "dev")
             bench.put_on_scoreboard(bench.systems[name], "dev")
         if final == "test":
             seen[name] = bench.put_on_scoreboard(bench.systems[name], "test")["judged@10"]
@@ -118,7 +119,8 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     verdicts, chosen = deciding.decide({
         "base": UNTRAINED[0], "untrained": untrained, "tuned": tuned_pick, "comparisons": comparisons, "train": tuned["queries"],
         "judged": sources.judged, "on_test": final == "test", "gain": tuned["gain"],
-        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev),
+        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev), "dev_scores": dev,
+        "test_scores": scores if final == "test" else {}, "test_only": 0 if sources.positives else sources.judged_test,
     })  # fmt: skip
     result["notices"] += deciding.unjudged(seen, UNTRAINED[0], chosen)
     shown = bench.systems[chosen]

@@ -164,9 +164,14 @@ def read_document(path: Path) -> str:
     return read_text(path).replace("\r\n", "\n").strip()
 
 
-def read_documents(folder: Path) -> dict[str, str]:
-    """{path inside the folder: text} of all documents below it, in the order of their paths; hidden ones stay out."""
+def read_documents(folder: Path, made: Path | None = None) -> dict[str, str]:
+    """{path inside the folder: text} of all documents below it, in the order of their paths.
+
+    Hidden ones stay out, and those in ``made``, where the workbook writes, should it lie inside the folder.
+    """
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and kind_of(p) in DOCUMENT_TYPES)
+    if made is not None and not folder.resolve().is_relative_to(made):
+        inside = [p for p in inside if not p.resolve().is_relative_to(made)]
     paths = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not paths:
         raise WorkbookError(

@@ -26,7 +26,8 @@ class Sources:
     """Queries and qrels of what is trained on, chosen by and tested with, and what is known of them.
 
     ``made`` are questions that may be added to the training, if dev says so. ``judged``: whether the test judgments come from people,
-    a log, or a judge that was found trustworthy. ``rows`` say in a table what each source gave: (what, how many queries, from where).
+    a log, or a judge that was found trustworthy. ``judged_test`` counts the test queries before some were drawn to be scored. ``rows`` say
+    in a table what each source gave: (what, how many queries, from where).
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Sources:
     test: dict[str, str] = field(default_factory=dict)
     test_qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     judged: bool = True
+    judged_test: int = 0
     notices: list[str] = field(default_factory=list)
     rows: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -80,6 +82,7 @@ def find_sources(collection: Collection, tools: Tools) -> Sources:
         place = int(fingerprint("label split", q), 16) / 16**16
         split = "train" if collection.qrels.get("test") or place < 0.5 else "dev" if place < 0.7 else "test"
         qrels.setdefault(split, {}).setdefault(q, docs)
+    sources.judged_test = len(qrels.get("test", {}))
     dev, test = _sampled(qrels.get("dev", {}), MOST_DEV), _sampled(qrels.get("test", {}), MOST_TEST)
     if not test and len(dev) >= HALVE_DEV_FROM:
         test = {q: docs for q, docs in dev.items() if int(fingerprint("halve", q), 16) % 2}

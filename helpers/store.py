@@ -16,12 +16,17 @@ class WorkbookError(Exception):
     """Something a person can put right; the message is one sentence that names it and the repair."""
 
 
-def build_dir(collection: str) -> Path:
-    """The folder for everything made from one collection: ``build/<collection>``, created on demand.
+def build_path(collection: str) -> Path:
+    """Where everything made from one collection goes: ``build/<collection>``.
 
     ``WORKBOOK_BUILD`` names another place than ``build/`` in the workbook's folder.
     """
-    path = Path(os.environ.get("WORKBOOK_BUILD") or ROOT / "build") / collection
+    return Path(os.environ.get("WORKBOOK_BUILD") or ROOT / "build") / collection
+
+
+def build_dir(collection: str) -> Path:
+    """The folder that ``build_path`` names, created on demand."""
+    path = build_path(collection)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

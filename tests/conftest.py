@@ -24,7 +24,7 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path))
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 

@@ -327,6 +327,16 @@ def test_hidden_files_and_other_types_stay_out(tmp_path):
     assert open_collection(write(tmp_path / "mine", files)).pages == {"a.md": "text"}
 
 
+@pytest.mark.parametrize("build", [".", "docs", "docs/build"])  # the folder's parent, itself, inside it
+def test_what_is_made_stays_out_of_the_documents_that_are_read(tmp_path, monkeypatch, build):
+    folder = write(tmp_path / "docs", {"a.md": "text"})
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / build))
+    opened = open_collection(folder)
+    assert opened.build.resolve() != folder.resolve()
+    (opened.build / "report.html").write_text("<p>made")
+    assert open_collection(folder).pages == {"a.md": "text"}
+
+
 def test_hidden_folders_above_do_not_matter(tmp_path):
     assert open_collection(write(tmp_path / ".home" / "mine", {"a.md": "text"})).pages == {"a.md": "text"}
 

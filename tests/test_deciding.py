@@ -13,6 +13,7 @@ from helpers.deciding import (
     headline,
     p_value,
     simplest,
+    surprises,
     unjudged,
 )
 
@@ -186,6 +187,27 @@ def test_collect_when_there_is_little_to_train_on_or_the_curve_still_rises():
     rising = {"gain": 0.03, "low": 0.01, "high": 0.05}
     assert yes(facts(pairs, same, tuned="tuned", gain=rising))[0] == ["collect more data first"]
     assert yes(facts(pairs, same, tuned="tuned", gain=rising | {"low": -0.01}))[0] == ["do nothing"]
+
+
+def test_judged_test_queries_that_could_train_are_pointed_to():
+    same = {"encoder": scores(30), "tuned": scores(30)}
+    given = facts({"tuned": ("tuned", "encoder")}, same, tuned="tuned", train=0, test_only=1233)
+    assert "1,233 judged test queries" in next(v.evidence for v in decide(given)[0] if v.yes)
+    few = given | {"test_only": 60}
+    assert "judged test queries" not in next(v.evidence for v in decide(few)[0] if v.yes)
+
+
+def test_a_system_that_dev_puts_below_the_choice_and_test_above_it_is_a_surprise():
+    dev = {"encoder": scores(40), "BM25": scores(20), "tuned": scores(50)}
+    test = {"encoder": scores(20), "BM25": scores(N), "tuned": scores(50)}
+    assert [c.system for c in surprises("encoder", dev, test)] == ["BM25"]  # of "tuned" dev said so
+    assert surprises("encoder", dev, test | {"BM25": scores(21)}) == []  # one query of 60 is luck
+    assert surprises("encoder", {}, test) == [] == surprises("encoder", dev, {})
+    given = facts({}, {}, dev_scores=dev, test_scores=test)
+    names, chosen = yes(given)
+    assert (names, chosen) == (["collect more data first"], "encoder")
+    assert "Dev misled: on test, BM25 against encoder" in next(v.evidence for v in decide(given)[0] if v.yes)
+    assert yes(given | {"test_scores": {}})[1] == chosen  # the choice itself is dev's
 
 
 def test_synthetic_test_queries_say_collect_first_and_what_they_point_to():

@@ -26,6 +26,7 @@ from helpers.evaluation import (
     randomisation_test,
     read_scoreboard,
     record,
+    with_interval,
 )
 from helpers.retrievers import Retriever, fuse
 from helpers.store import WorkbookError
@@ -294,7 +295,9 @@ def test_recorded_run_is_on_the_scoreboard_and_in_a_file(collection):
     row = board.iloc[0].to_dict()
     assert (row["system"], row["split"], row["n_queries"]) == ("BM25 → reranker", "test", 2)
     assert (row["ms_per_query"], row["usd_per_1000_queries"]) == (1.23, 0.5)
-    assert scores == evaluate(collection.qrels["test"], RUN)
+    low, high = interval(per_query(collection.qrels["test"], RUN)["ndcg@10"].tolist())
+    expected = {**evaluate(collection.qrels["test"], RUN), "n_queries": 2, "ndcg@10_low": low, "ndcg@10_high": high}
+    assert scores == expected == with_interval(collection.qrels["test"], RUN)
     assert row["ndcg@10"] == pytest.approx(scores["ndcg@10"], rel=1e-5)
     assert row["ndcg@10_low"] <= row["ndcg@10"] <= row["ndcg@10_high"]
     (file,) = (collection.build / "runs").iterdir()

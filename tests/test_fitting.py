@@ -496,7 +496,7 @@ fit(TOY, "m", SentenceTransformer(sys.argv[1], device="cpu"), ROWS, Told(before=
 def test_training_that_was_killed_goes_on_at_its_checkpoint_and_ends_as_if_it_had_not_been(
     folder, encoder, tmp_path, uninterrupted
 ):
-    asked, part = tmp_path / "asked", tmp_path / "toy" / "models" / "m.part"
+    asked, part = tmp_path / "asked", tmp_path / "build" / "toy" / "models" / "m.part"
     threads = str(torch.get_num_threads())  # with another number sums are added in another order: other last bits
     settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-c", CHILD, str(folder), str(asked)]
@@ -623,7 +623,7 @@ def test_full_disk_is_one_sentence_before_the_training_begins(encoder, again, tm
         fit(TOY, "m", encoder, ROWS, told, QUICK)
     assert one_sentence(error)
     assert told.asked == []
-    assert not (tmp_path / "toy" / "models" / "m").exists()
+    assert not (tmp_path / "build" / "toy" / "models" / "m").exists()
     assert not changed(weights(encoder), weights(again()))
 
 
@@ -635,7 +635,7 @@ def test_disk_that_is_full_when_a_checkpoint_is_saved_is_one_sentence(encoder, t
     with pytest.raises(WorkbookError, match=r"^Cannot store .*No space left on device.*free some space") as error:
         fit(TOY, "m", encoder, ROWS, Told(), QUICK)
     assert one_sentence(error)
-    assert not (tmp_path / "toy" / "models" / "m").exists()
+    assert not (tmp_path / "build" / "toy" / "models" / "m").exists()
 
 
 # Of a checkpoint the weights are 4.0 MB and the optimizer's two numbers a weight 8.0 MB.
@@ -651,7 +651,7 @@ def test_disk_on_which_a_checkpoint_finds_no_room_is_one_sentence_and_the_next_r
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)  # what the library said may be quoted in it
-    assert not (tmp_path / "toy" / "models" / "m").exists()
+    assert not (tmp_path / "build" / "toy" / "models" / "m").exists()
     assert is_the_same_training(fit(TOY, "m", again(), ROWS, Told(), RECIPE), uninterrupted)
 
 
@@ -679,7 +679,7 @@ def test_loss_that_is_not_a_number_is_one_sentence(encoder, tmp_path, diverging)
     with pytest.raises(WorkbookError, match=r"loss is no longer a number.*lower the learning rate") as error:
         fit(TOY, "m", model, ROWS, DEV, recipe)
     assert one_sentence(error)
-    assert not (tmp_path / "toy" / "models" / "m").exists()
+    assert not (tmp_path / "build" / "toy" / "models" / "m").exists()
 
 
 def test_training_that_fails_leaves_the_model_of_the_one_before_in_its_place(encoder, again):
@@ -695,7 +695,7 @@ def test_training_that_fails_leaves_the_model_of_the_one_before_in_its_place(enc
 def test_a_loss_that_does_not_exist_leaves_nothing_behind(encoder, tmp_path):
     with pytest.raises(WorkbookError, match="no loss 'cosine': use ranking, triplet, labels"):
         fit(TOY, "m", encoder, ROWS, Told(), QUICK, "cosine")
-    assert not (tmp_path / "toy" / "models").exists()
+    assert not (tmp_path / "build" / "toy" / "models").exists()
 
 
 @pytest.mark.parametrize("loss", ["triplet", "labels"])

@@ -299,7 +299,7 @@ TUNED = pytest.mark.parametrize(("tune", "name"), [(tune_on_descriptions, "pairs
 def test_tuning_runs_and_is_loaded_the_second_time(toy, encoder, loaded, tmp_path, tune, name):
     trained = tune(toy, QUICK)
     assert not trained.loaded
-    assert trained.folder == tmp_path / "toy" / "models" / name
+    assert trained.folder == tmp_path / "build" / "toy" / "models" / name
     assert trained.record["rows"] == 18  # three known categories of six
     assert trained.record["dev"]["curve"][-1]["step"] == 2
     assert trained.record["loss"] == {"pairs": "ranking", "labels": "labels"}[name]

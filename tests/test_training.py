@@ -360,7 +360,7 @@ EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 @EVERY_FAMILY
 def test_every_family_is_trained_kept_and_loaded_again(family, encoder, loaded, run, tmp_path):
     trained = finetuned(family, encoder, run, HARD)
-    folder = tmp_path / "toy" / "models" / family
+    folder = tmp_path / "build" / "toy" / "models" / family
     assert (trained.folder, trained.loaded) == (folder, False)
     assert [path.name for path in folder.parent.iterdir()] == [family]
     record = json.loads((folder / "run.json").read_text())
@@ -397,7 +397,7 @@ def test_triplets_without_negatives_are_trained_on_as_pairs(family, encoder, run
 def test_cross_encoder_needs_mined_negatives(encoder, run, tmp_path):
     with pytest.raises(WorkbookError, match="No triplet has a negative"):
         finetuned("cross-encoder", encoder, run, PAIRS)
-    assert not (tmp_path / "toy" / "models").exists()
+    assert not (tmp_path / "build" / "toy" / "models").exists()
 
 
 @EVERY_FAMILY
@@ -405,4 +405,4 @@ def test_triplets_are_checked_before_anything_is_trained_or_written(family, enco
     with pytest.raises(WorkbookError, match=r"^31 different queries are too few"):
         finetuned(family, encoder, run, HARD[:31])
     assert model_key(encoder) == model_key(loaded)
-    assert not (tmp_path / "toy" / "models").exists()
+    assert not (tmp_path / "build" / "toy" / "models").exists()
