@@ -43,12 +43,14 @@ class Product:
 
 
 def read_products(path: Path = DATA / "shop" / "products.jsonl") -> dict[str, Product]:
-    """{id: product}. Raises WorkbookError for a line in which something is missing."""
+    """{id: product}. Raises WorkbookError for a line in which something is missing, and for an id that was there before."""
     products = {}
     for line, row in read_jsonl(path):
         missing = [key for key in ("id", "title", "text", "price", *ATTRIBUTES) if key not in row]
         if missing:
             raise WorkbookError(f"{path}, line {line}: {missing[0]} is missing: give every product all its fields.")
+        if row["id"] in products:
+            raise WorkbookError(f"{path}, line {line}: {row['id']!r} is there twice: give every product its own id.")
         products[row["id"]] = Product(**{key: row[key] for key in ("title", "text", "price", *ATTRIBUTES)})
     return products
 
@@ -79,7 +81,12 @@ def goes_with(one: Product, other: Product) -> bool:
 
 
 def simulate_carts(products: Mapping[str, Product], n: int, seed: int = 0) -> list[list[str]]:
-    """``n`` carts of two to four products: the first at random, the others from what goes with all so far, one in ten a stray."""
+    """``n`` carts of two to four products: the first at random, the others from what goes with all so far, one in ten a stray.
+
+    Raises WorkbookError for fewer than four products.
+    """
+    if len(products) < 4:
+        raise WorkbookError(f"A cart holds up to four products, and there are {len(products)}: give at least four.")
     rng = np.random.default_rng(seed)
     ids, carts = sorted(products), []
     for _ in range(n):

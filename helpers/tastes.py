@@ -56,7 +56,7 @@ class Profile:
 
 
 def read_profiles(path: Path = DATA / "dating" / "profiles.jsonl") -> dict[str, Profile]:
-    """{id: profile}. Raises WorkbookError for a line without id, text or attitudes."""
+    """{id: profile}. Raises WorkbookError for a line without id, text or attitudes, and for an id that was there before."""
     profiles = {}
     for line, row in read_jsonl(path):
         missing = [key for key in ("id", "text", "likes", "dislikes") if key not in row]
@@ -64,6 +64,8 @@ def read_profiles(path: Path = DATA / "dating" / "profiles.jsonl") -> dict[str, 
             raise WorkbookError(
                 f"{path}, line {line}: {missing[0]} is missing: a profile has id, text, likes and dislikes."
             )
+        if row["id"] in profiles:
+            raise WorkbookError(f"{path}, line {line}: {row['id']!r} is there twice: give every profile its own id.")
         attitudes = dict.fromkeys(row["likes"], 1) | dict.fromkeys(row["dislikes"], -1)
         profiles[row["id"]] = Profile(row["text"], attitudes)
     return profiles

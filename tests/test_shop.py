@@ -157,6 +157,12 @@ def test_carts_depend_on_the_seed_and_not_on_the_order_of_the_products(products)
     assert simulate_carts(products, 20, seed=1) != simulate_carts(products, 20, seed=2)
 
 
+def test_fewer_products_than_a_cart_can_hold_are_refused_in_one_sentence(products):
+    three = dict(list(products.items())[:3])
+    with pytest.raises(WorkbookError, match=r"^A cart holds up to four products, and there are 3: [^.\n]*\.$"):
+        simulate_carts(three, 1)
+
+
 def test_bought_together_is_what_shared_enough_carts_both_ways():
     carts = [["a", "b", "c"], ["b", "a"], ["c", "d"], ["a", "c", "d"]]
     # ab, ac and cd share two carts; bc and ad one.
@@ -223,6 +229,13 @@ def test_line_in_which_something_is_missing_is_named_in_one_sentence(tmp_path, k
     path = tmp_path / "products.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (ROW, {k: v for k, v in ROW.items() if k != key})))
     with pytest.raises(WorkbookError, match=rf", line 2: {key} is missing: [^.\n]*\.$"):
+        read_products(path)
+
+
+def test_id_that_is_there_twice_is_named_in_one_sentence(tmp_path):
+    path = tmp_path / "products.jsonl"
+    path.write_text("\n".join(json.dumps(ROW | {"colour": colour}) for colour in ("red", "blue")))
+    with pytest.raises(WorkbookError, match=r", line 2: 's1' is there twice: [^.\n]*\.$"):
         read_products(path)
 
 

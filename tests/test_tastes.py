@@ -220,6 +220,13 @@ def test_line_in_which_something_is_missing_is_named_in_one_sentence(tmp_path, k
         read_profiles(path)
 
 
+def test_id_that_is_there_twice_is_named_in_one_sentence(tmp_path):
+    path = tmp_path / "profiles.jsonl"
+    path.write_text('{"id": "p1", "text": "Tea.", "likes": [], "dislikes": []}\n' * 2)
+    with pytest.raises(WorkbookError, match=r", line 2: 'p1' is there twice: [^.\n]*\.$"):
+        read_profiles(path)
+
+
 # What is shipped
 
 
