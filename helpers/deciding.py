@@ -13,6 +13,7 @@ SURE = 0.05  # a p-value below it, and an interval above 0, count as proof
 WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
 POOLED = 0.9  # of a first ten; judgments of so much of it come from a pool of systems
+LOPSIDED = 0.2  # of a first ten; judged by so much less than that of another system, a system was not in the pool
 FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
 
 
@@ -115,13 +116,22 @@ def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str
 
 
 def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
-    """A caution where the judgments were pooled without the chosen system: {system: share of its first ten that is judged}."""
-    if judged.get(base, 0.0) < POOLED or judged.get(chosen, 1.0) >= judged[base] - 0.02:
+    """A caution where the judgments were pooled without one of the two: {system: share of its first ten that is judged}."""
+    if judged.get(base, 0.0) >= POOLED and judged.get(chosen, 1.0) < judged[base] - 0.02:
+        size = "small than too large"
+    elif _lopsided(judged, chosen, base):
+        size = "large than too small"
+    else:
         return []
     return [
         f"{judged[chosen]:.0%} of the first ten of {chosen} are judged, {judged[base]:.0%} of {base}'s; what is not judged counts as wrong, so "
-        "the gain is more likely too small than too large."
+        f"the gain is more likely too {size}."
     ]
+
+
+def _lopsided(judged: Mapping[str, float], one: str, other: str) -> bool:
+    """Whether the judgments probably come from what ``one`` found, and ``other`` was not asked."""
+    return judged.get(one, 0.0) >= POOLED and judged.get(other, 1.0) < judged[one] - LOPSIDED
 
 
 def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
@@ -131,7 +141,8 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
     ``judged`` whether people or a trusted judge made the test judgments; ``on_test`` whether there is a test split; ``gain`` of
     ``expected_gain`` or None; ``untuned``, why nothing was tuned; ``dev_scores`` and ``test_scores``, {system: score of each query}, for
-    ``surprises``; ``test_only``, the number of judged test queries of a collection that has no train split.
+    ``surprises``; ``seen``, {system: share of its first ten on test that is judged}; ``test_only``, the number of judged test queries of a
+    collection that has no train split.
     """
     comparisons: Mapping[str, Comparison] = facts["comparisons"]
     hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
@@ -145,7 +156,8 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
     chosen = rerank.system if rerank is not None and add else first
     switch = first != facts["base"] and not tune
     nothing = chosen == facts["base"]
-    more = _more_data(facts, nothing, surprises(chosen, facts.get("dev_scores", {}), facts.get("test_scores", {})))
+    against = surprises(chosen, facts.get("dev_scores", {}), facts.get("test_scores", {}))
+    more = _more_data(facts, nothing, against)
 
     verdicts = [
         Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
@@ -153,7 +165,8 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
         Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
-    why = f"nothing that was tried beats {facts['base']} by more than luck." if nothing else f"{chosen} is better."
+    why = f"nothing that was tried beats {facts['base']} by more than luck."
+    why = why if nothing else f"{chosen} is better than the present system, taken to be {facts['base']}."
     return [Verdict("do nothing", nothing and not more, why), *verdicts], chosen
 
 
@@ -177,9 +190,17 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
     elif not facts["on_test"]:
         reasons.append("There is no test split: what chose was scored again, so the scores are too good.")
     if against:
-        reasons.append(
-            f"Dev misled: on test, {against[0]}. Judge more dev queries, of the kind that test has, and run again."
-        )
+        best, seen = against[0], facts.get("seen", {})
+        if _lopsided(seen, best.system, best.baseline):
+            reasons.append(
+                f"Dev and test disagree: on test, {best}; but {seen[best.system]:.0%} of the first ten of {best.system} are judged and "
+                f"{seen[best.baseline]:.0%} of {best.baseline}'s, so the judgments probably come from what it found. "
+                "Judge the first ten of every system, and run again."
+            )
+        else:
+            reasons.append(
+                f"Dev misled: on test, {best}. Judge more dev queries, of the kind that test has, and run again."
+            )
     if nothing and not reasons:
         widest = max((c.high for c in facts["comparisons"].values() if c.high == c.high), default=float("inf"))
         if widest > WIDE:
@@ -199,15 +220,15 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
     return reasons
 
 
-def headline(verdicts: Sequence[Verdict], chosen: str) -> str:
-    """The decision in one sentence: what to collect comes first, then what to deploy."""
+def headline(verdicts: Sequence[Verdict], chosen: str, against: Sequence[Comparison] = ()) -> str:
+    """The decision in one sentence: what to collect comes first, then what to deploy, unless ``surprises`` speak against it."""
     yes = [v.name for v in verdicts if v.yes]
     words = {"switch on hybrid": "search with BM25"} if chosen.startswith("BM25") else {}
     if chosen.startswith("encoder + adapter"):
         words = {"tune the encoder": "tune the encoder by an adapter for its queries"}
     deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:4]]
     if "collect more data first" in yes:
-        after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy else ""
+        after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy and not against else ""
         return f"Collect more data first{after}."
     if deploy:
         sentence = " and ".join(deploy)

@@ -1,13 +1,16 @@
 """Checks of the homework, and how far it is: one line when an answer is right, one sentence when it is not yet."""
 
 import functools
+import html
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from helpers.chunking import METHODS
@@ -69,19 +72,13 @@ def _task(number: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def run(*given: Any) -> Any:
             if any(answer is ... for answer in given):
                 _state.pop(number, None)
-                print(
-                    f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again."
-                )
+                print(f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again.")  # fmt: skip
                 return None
             try:
                 return check(*given)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, WorkbookError):
-                _turn(
-                    number,
-                    f"the answer has another form than asked for; {check.__name__} says which in its docstring.",
-                    "",
-                )
-                return None
+                form = f"the answer has another form than asked for; {check.__name__} says which in its docstring."
+                return _turn(number, form, "")
 
         return run
 
@@ -115,10 +112,16 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
     """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, on the same queries; their figure when right."""
     if not isinstance(answer, Mapping) or not all(isinstance(run, Mapping) for run in answer.values()):
         return _turn("11.2", "the answer is a dict of runs, {name: run}.", "")
-    missing = [word for word in ("bm25", "encoder", "hybrid") if not any(word in name.lower() for name in answer)]
+    kinds = {
+        "BM25": "bm25",
+        "encoder": "encoder|dense|embed",
+        "hybrid": "hybrid",
+        "first → second": "→|rerank|interaction|cross|stage",
+    }
+    missing = [kind for kind, words in kinds.items() if not any(re.search(words, name.lower()) for name in answer)]
     problem = _first([
-        (bool(missing), f"there is no run named after {' and '.join(missing)}."),
-        (not any(re.search("→|\\+|rerank|interaction|cross|stage", name.lower()) for name in answer), "there is no run with a second stage: name it first → second."),
+        (bool(missing), f"no run has {' or '.join(repr(kind) for kind in missing)} in its name."),
+        (len(answer) < 4, f"there are {len(answer)} runs, and four kinds are asked for."),
         (any(set(run) != set(queries) for run in answer.values()), "all systems answer the same queries, all of them."),
     ])  # fmt: skip
     if problem:
@@ -133,31 +136,31 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
 def check_11_chunkers(answer: Any, collection: Collection) -> None:
     """``{method: recall}`` of at least two chunkers of METHODS, in [0, 1]; {} for a collection without whole documents."""
     if not collection.pages:
-        return _turn(
-            "11.3",
-            "" if answer == {} else "there are no whole documents here: the answer is {}.",
-            "passages are all there is.",
-        )
+        problem = "" if answer == {} else "there are no whole documents here: the answer is {}."
+        return _turn("11.3", problem, "passages are all there is.")
     fine = len(answer) >= 2 and set(answer) <= set(METHODS) and all(0 <= value <= 1 for value in answer.values())
-    best = max(answer, key=answer.get) if fine else ""
+    problem = "" if fine else f"the answer has the recall, in [0, 1], of at least two of {', '.join(METHODS)}."
+    found = sorted(answer, key=answer.get, reverse=True) if fine else []
     return _turn(
-        "11.3",
-        "" if fine else f"the answer has the recall, in [0, 1], of at least two of {', '.join(METHODS)}.",
-        f"highest recall: {best}.",
+        "11.3", problem, f"highest recall first: {', '.join(f'{method} {answer[method]:.2f}' for method in found)}."
     )
 
 
 @_task("11.4")
-def check_11_low_precision(answer: Any, precision: Mapping[str, float]) -> None:
-    """The five queries of the sample with the lowest precision by the judge, worst first, ties by text."""
+def check_11_low_precision(answer: Any, precision: Mapping[str, float], found: Mapping[str, list[str]]) -> HTML | None:
+    """The five queries with the lowest precision by the judge, worst first, ties by text; when right, with the first three passages ``found``."""
     if not precision:
-        return _turn(
-            "11.4", "" if answer == [] else "nothing was judged: the answer is [].", "nothing could be judged here."
-        )
+        problem = "" if answer == [] else "nothing was judged: the answer is []."
+        return _turn("11.4", problem, "nothing could be judged here.")
     worst = sorted(precision, key=lambda query: (precision[query], query))[:5]
     fine = isinstance(answer, list) and answer == worst
-    return _turn("11.4", "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
+    _turn("11.4", "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
           f"these {len(worst)} are worth a person's look.")  # fmt: skip
+    parts = []
+    for query in worst:
+        parts.append(f"<p><b>{html.escape(query)}</b> ({precision[query]:.2f})</p>")
+        parts += [f"<p>· {html.escape(textwrap.shorten(text, 300, placeholder=' …'))}</p>" for text in found[query][:3]]
+    return HTML("".join(parts)) if fine else None
 
 
 @_task("11.5")
@@ -186,9 +189,9 @@ def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) ->
     worst = min(recall, key=lambda name: (recall[name], name))
     problem = _first([
         (not all(0 <= value <= 1 for value in recall.values()), "a recall lies between 0 and 1."),
-        (weakest != worst, f"{weakest!r} has not the lowest recall."),
+        (weakest != worst, f"{weakest!r} does not have the lowest recall."),
     ])  # fmt: skip
-    _turn("11.6", problem, f"{worst} needs improvement most ({recall[worst]:.2f}).")
+    _turn("11.6", problem, f"{worst} has the lowest recall@10, {recall[worst]:.0%}.")
     table = pd.DataFrame({"rate": recall}).sort_values("rate", ascending=False)
     return None if problem else rates(table, "recall@10 on dev (higher is better)", f"Weakest: {worst}")
 
@@ -204,7 +207,7 @@ def check_11_triplets(answer: Any, held_out: Sequence[Triplet], corpus: Mapping[
         (empty == len(answer), 'none has a negative: use "encoder-hard", and a greater depth where positives rank low.'),
         (any(t.positive_id in t.negative_ids for t in answer), "a passage is right and wrong for the same query."),
     ])  # fmt: skip
-    with_negatives = f"{len(answer) - empty:,} of {len(answer):,} have a hard negative"
+    with_negatives = f"{len(answer) - empty:,} of {len(answer):,} have a negative"
     return _turn("11.7", problem, f"{with_negatives}. {enough(answer)}")
 
 
@@ -216,7 +219,7 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
     said = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], {p_value(row['p'])}"
     right = isinstance(answer, bool | np.bool_) and bool(answer) == helps
     _turn("11.8", "" if right else "True only if p is below 0.05 and the difference above 0.",
-          f"{said}: it {'helps' if helps else 'cannot be told from luck, or hurts'}.")  # fmt: skip
+          f"{said}: on dev it {'helps' if helps else 'cannot be told from luck, or hurts'}.")  # fmt: skip
 
 
 @_task("11.9")
@@ -225,7 +228,7 @@ def check_11_enough(answer: Any, queries: Mapping[str, str]) -> None:
     n = len({same(text) for text in queries.values()})
     right = "collect" if n < COLLECT_BELOW else "adapter" if n < LIGHT_BELOW else "encoder"
     _turn("11.9", "" if answer == right else f"with {n:,} different queries it is not {answer!r}: see helpers/splits.py.",
-          f"{n:,} different queries: {right}. The learning curve in the report tests this rule of thumb.")  # fmt: skip
+          f"{n:,} different queries: {right}. The learning curve in the report of make homework tests this rule of thumb.")  # fmt: skip
 
 
 @_task("11.10")
@@ -239,6 +242,6 @@ def check_11_hosting(answer: Any, facts: Mapping[str, float]) -> None:
         and set(answer) == set(right)
         and all(math.isclose(answer[k], right[k], rel_tol=1e-6) for k in right)
     )
-    cheaper = min(right, key=right.get)
+    cheaper, names = min(right, key=right.get), {"self": "vectors of your own", "API": "the API's vectors"}
     _turn("11.10", "" if fine else "servers (at least one) times their price; tokens, of the index once and of the queries, times theirs.",
-          f"{cheaper} is cheaper at this traffic; now ask whether your texts may leave the house.")  # fmt: skip
+          f"{names[cheaper]} cost less at this traffic; now ask whether your texts may leave the house.")  # fmt: skip

@@ -116,12 +116,14 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
             pairs["tuned against base"] = (tuned_pick, UNTRAINED[0])
     pairs |= {f"rerank {first}": (system, first) for first, (system, _) in second.items()}
     comparisons = dict(zip(pairs, deciding.compared(list(pairs.values()), scores), strict=True)) if pairs else {}
+    on_test = scores if final == "test" else {}
     verdicts, chosen = deciding.decide({
         "base": UNTRAINED[0], "untrained": untrained, "tuned": tuned_pick, "comparisons": comparisons, "train": tuned["queries"],
         "judged": sources.judged, "on_test": final == "test", "gain": tuned["gain"],
-        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev), "dev_scores": dev,
-        "test_scores": scores if final == "test" else {}, "test_only": 0 if sources.positives else sources.judged_test,
+        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev), "dev_scores": dev, "test_scores": on_test,
+        "seen": seen, "test_only": 0 if sources.positives else sources.judged_test,
     })  # fmt: skip
+    decision = deciding.headline(verdicts, chosen, deciding.surprises(chosen, dev, on_test))
     result["notices"] += deciding.unjudged(seen, UNTRAINED[0], chosen)
     shown = bench.systems[chosen]
     queries, qrels = bench.queries("dev" if sources.dev else final)
@@ -129,9 +131,9 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     runs = bench.run(shown, split), bench.run(bench.systems[UNTRAINED[0]], split)
     weights = {first: weight for first, (_, weight) in second.items()}
     result |= {
-        "verdicts": verdicts, "chosen": chosen, "decision": deciding.headline(verdicts, chosen), "picks": [untrained, tuned_pick],
+        "verdicts": verdicts, "chosen": chosen, "decision": decision, "picks": [untrained, tuned_pick],
         "comparisons": list(comparisons.values()), "failures": handover.failures(bench.collection, queries, qrels, *runs),
-        "failures_on": split, "weights": weights, "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
+        "failures_on": f"{split}, synthetic" if split == "dev" and sources.dev_made else split, "weights": weights, "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
         "n": {"dev": len(sources.dev), "test": len(sources.test)},
     }  # fmt: skip
 
@@ -167,15 +169,20 @@ def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dic
     depth = getattr(part, "depth", None)
     if depth is not None:
         beside.append(
-            f"The best {depth} passages are put in order by {part.reranker.name}, mixed at {part.weight:.1f} (helpers/rerankers.py)."
+            f"It puts the best {depth} passages in order by {part.reranker.name}, weighing {part.weight:.1f}, and the first stage, weighing "
+            f"{1 - part.weight:.1f} (helpers/rerankers.py)."
         )
         part = part.first
     if hasattr(part, "weight"):
         beside.append(
-            f"Its vectors are fused with BM25 at {part.weight:.1f} for the vectors (helpers/retrievers.py, WeightedHybrid)."
+            f"It adds BM25, weighing {1 - part.weight:.1f}, to the vectors, weighing {part.weight:.1f} (helpers/retrievers.py, WeightedHybrid)."
         )
     if chosen == "BM25":
         beside.append("BM25 alone does the search; the model is here for comparison.")
+    if len(bench.pieces) > len(collection.corpus):
+        beside.append(
+            "It cuts long passages into chunks, and a document ranks by its best one (helpers/inspection.py)."
+        )
     about = {
         "system": chosen,
         "decision": result["decision"],

@@ -21,16 +21,20 @@ from helpers.store import write_text
 _MORE = """
 .decision { background: #eef4fb; border-left: 6px solid #2f6db5; padding: .8rem 1.2rem; font-size: 1.15rem; }
 .caution { background: #fdf4ec; border-left: 6px solid #d1682a; padding: .6rem 1.2rem; }
-pre { background: #f5f6f8; padding: .8rem 1rem; overflow-x: auto; font-size: 13px; } td.text { text-align: left; white-space: normal; }
+pre { background: #f5f6f8; padding: .8rem 1rem; overflow-x: auto; font-size: 13px; } td.text, th.text { text-align: left; white-space: normal; }
 """
+_MEASURES = (
+    "nDCG@10: how much of what is right is among the first ten, and how high; R@10, R@100: the share of the right passages among the first "
+    "10 and 100; RR@10: 1 / rank of the first right one. All from 0 to 1, higher is better. Judged@10: the share of the first ten that "
+    "somebody judged; the rest counts as wrong. ms/query: on this machine."
+)
 
 
 def _table(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+    kinds = ["" if isinstance(c, int | float) else " class='text'" for c in next(iter(rows), columns)]
+    head = "".join(f"<th{k}>{html.escape(c)}</th>" for k, c in zip(kinds, columns, strict=True))
     body = "".join(
-        "<tr>"
-        + "".join(f"<td class='{'' if isinstance(c, int | float) else 'text'}'>{html.escape(str(c))}</td>" for c in row)
-        + "</tr>"
+        "<tr>" + "".join(f"<td{k}>{html.escape(str(c))}</td>" for k, c in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
     return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -55,13 +59,19 @@ def gain_in_words(gain: Mapping[str, float] | None) -> str:
 def _scoreboards(board: pd.DataFrame, result: Mapping[str, Any]) -> str:
     parts = []
     for split in [s for s in ("test", "dev") if s in set(board["split"])]:
-        table = format_scoreboard(board, split).reset_index().to_html(index=False, border=0)
-        word = "reported" if split == "test" else "what chose"
+        table = format_scoreboard(board, split).reset_index()
+        free = (table["$/1000 queries"].astype(float) == 0).all()
+        table = table.drop(columns="$/1000 queries" if free else []).to_html(index=False, border=0)
+        word = "reported" if split == "test" else "what picked the candidates"
         parts.append(f"<h2>Scoreboard on {split} ({word})</h2><div class='scroll'>{table}</div>")
     final = board[board["split"] == result["final"]]
     if len(final):
-        title = f"nDCG@10 on {result['final']}: {result['chosen']} is the decision"
+        collect = any(v.yes and v.name == "collect more data first" for v in result["verdicts"])
+        decided = "more data is needed first" if collect else f"{result['chosen']} is the decision"
+        title = f"nDCG@10 on {result['final']}: {decided}"
         parts.insert(0, _figure(plots.scores_with_intervals(final, title), "Bars are 95 % intervals over queries."))
+    if parts:
+        parts.append(f"<p>{_MEASURES}</p>")
     return "".join(parts)
 
 
@@ -72,7 +82,7 @@ def _curve(result: Mapping[str, Any]) -> str:
     figure, axes = plots.blank(7.5, 3.8)
     sizes = sorted(curve)
     axes.plot(sizes, [curve[s] for s in sizes], "o-", color=plots.COLORS[0], linewidth=2, label="tuned encoder")
-    axes.axhline(result["start"], color=plots.COLORS[1], linestyle="--", label="before")
+    axes.axhline(result["start"], color=plots.COLORS[1], linestyle="--", label="untuned encoder")
     gain = result["gain"]
     if gain:
         last, twice = sizes[-1], 2 * sizes[-1]
@@ -95,24 +105,32 @@ def _curve(result: Mapping[str, Any]) -> str:
     return _figure(figure, gain_in_words(gain))
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _dollars(dollars: float) -> str:
+    return f"${dollars:.4f}" if dollars >= 0.0001 or dollars == 0 else "less than $0.0001"
+
+
 def _cost(cost: Mapping[str, float], board: pd.DataFrame, result: Mapping[str, Any]) -> str:
     rows = []
     if not math.isnan(cost["encode_seconds"]):
         rows.append(
             (
                 "encode all passages, on this machine",
-                f"{cost['encode_seconds']:,.0f} s ({cost['passages_per_second']:,.0f} passages/s)",
+                f"{_seconds(cost['encode_seconds'])} ({cost['passages_per_second']:,.0f} a second, chunks counted one by one)",
             )
         )
     row = board[(board["system"] == result["chosen"]) & (board["split"] == result["final"])] if len(board) else board
     if len(row):
         rows.append((f"one query, {result['chosen']}, on this machine", f"{row['ms_per_query'].iloc[0]:.1f} ms"))
-    if result["training"]["seconds"]:
+    if result["training"]["seconds"] and result["chosen"].startswith("tuned"):
         rows.append(("the encoder's training, on this machine", f"{result['training']['seconds']:,.0f} s"))
     if cost["api_usd_index"] == cost["api_usd_index"]:
         model = handover.API_MODEL
-        rows.append((f"the same passages once by {model}", f"${cost['api_usd_index']:.4f}"))
-        rows.append((f"1,000 queries by {model}", f"${cost['api_usd_1000_queries']:.4f}"))
+        rows.append((f"the same passages once by {model}", _dollars(cost["api_usd_index"])))
+        rows.append((f"1,000 queries by {model}", _dollars(cost["api_usd_1000_queries"])))
     return _table(rows, ("what", "cost")) + f"<p>API prices as of {priced(handover.API_MODEL)}.</p>"
 
 
@@ -160,16 +178,19 @@ def page(collection: Collection, result: Mapping[str, Any]) -> str:
         parts.append("<h2>Which differences are real?</h2><ul>")
         parts += [f"<li>{escaped(str(c))}.</li>" for c in result["comparisons"]]
         parts.append(
-            f"</ul><p>Paired randomisation tests on {result['final']}, Holm-corrected; systems and weights were chosen on dev.</p>"
+            f"</ul><p>Paired randomisation tests on {result['final']}, Holm-corrected. Dev picked the systems and weights; "
+            "a costlier system is taken only where it is better by more than luck.</p>"
         )
     parts.append(f"<h2>Would more data help?</h2>{_curve(result)}")
     parts.append(f"<h2>Failures to look at</h2>{_failures(result)}")
     parts.append(f"<h2>Cost and latency</h2>{_cost(result['cost'], board, result)}")
     parts.append("<h2>How to load the model</h2>")
+    if result["beside"]:
+        parts.append(
+            f"<p>The lines below load the encoder. The system that was measured is not the encoder alone. {escaped(result['beside'])}</p>"
+        )
     for name, code in handover.loading("chosen").items():
         parts.append(f"<p>With {name}, from the folder that holds <code>chosen</code>:</p><pre>{escaped(code)}</pre>")
-    if result["beside"]:
-        parts.append(f"<p>{escaped(result['beside'])}</p>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Retrieval on {escaped(collection.name)}</title><style>{STYLE}{_MORE}</style></head><body>{''.join(parts)}</body></html>"

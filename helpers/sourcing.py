@@ -26,8 +26,8 @@ class Sources:
     """Queries and qrels of what is trained on, chosen by and tested with, and what is known of them.
 
     ``made`` are questions that may be added to the training, if dev says so. ``judged``: whether the test judgments come from people,
-    a log, or a judge that was found trustworthy. ``judged_test`` counts the test queries before some were drawn to be scored. ``rows`` say
-    in a table what each source gave: (what, how many queries, from where).
+    a log, or a judge that was found trustworthy. ``dev_made``: dev consists of questions that were made. ``judged_test`` counts the test
+    queries before some were drawn to be scored. ``rows`` say in a table what each source gave: (what, how many queries, from where).
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -38,6 +38,7 @@ class Sources:
     test: dict[str, str] = field(default_factory=dict)
     test_qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     judged: bool = True
+    dev_made: bool = False
     judged_test: int = 0
     notices: list[str] = field(default_factory=list)
     rows: list[tuple[str, int, str]] = field(default_factory=list)
@@ -84,6 +85,10 @@ def find_sources(collection: Collection, tools: Tools) -> Sources:
         qrels.setdefault(split, {}).setdefault(q, docs)
     sources.judged_test = len(qrels.get("test", {}))
     dev, test = _sampled(qrels.get("dev", {}), MOST_DEV), _sampled(qrels.get("test", {}), MOST_TEST)
+    for split, drawn in (("dev", dev), ("test", test)):
+        if len(drawn) < len(qrels.get(split, {})):
+            of = f"{len(qrels[split]):,} {split} queries"
+            sources.notices.append(f"{len(drawn):,} of the {of}, drawn by a hash of their ids, are scored.")
     if not test and len(dev) >= HALVE_DEV_FROM:
         test = {q: docs for q, docs in dev.items() if int(fingerprint("halve", q), 16) % 2}
         dev = {q: docs for q, docs in dev.items() if q not in test}
@@ -130,11 +135,18 @@ def _with_made(
             test = hold_out("test", TEST_SHARE, 0)
     if not dev and enough:
         dev = hold_out("dev", DEV_SHARE, 1)
+        sources.dev_made = True
         sources.notices.append(f"No dev query is judged: {len(dev)} synthetic questions ({pool.writer}) choose.")
     made = [q for q in pool.questions if q.id not in held]
     copies = sum(q.id not in pool.fit for q in made)
     if made or not sources.rows:
-        sources.rows.append(("train questions", len(made), pool.writer + (f"; {copies} copy words" if copies else "")))
+        sources.rows.append(
+            (
+                "train questions",
+                len(made),
+                pool.writer + (f"; {copies} of them repeat words of their passage" if copies else ""),
+            )
+        )
     sources.made = as_queries(made)
     return dev, test
 

@@ -60,8 +60,8 @@ class TrainingSet:
 def training_set(collection: Collection, questions: Sequence[Question], held_out: float = 0.25) -> TrainingSet:
     """Train on the questions and the train split, choose by the dev split; without one, by a part of the questions.
 
-    That part (``held_out``) shares no query and no passage with the rest. Test is never touched.
-    Raises WorkbookError when there is nothing to train on.
+    That part (``held_out``) shares no query and no passage with the rest. Test is never trained on: a query that repeats one of dev or
+    test, word for word, is left out. Raises WorkbookError when there is nothing to train on.
     """
     queries, positives = as_queries(questions)
     sources = [f"{len(queries):,} synthetic questions"] if queries else []
@@ -69,11 +69,20 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         train, qrels = collection.split("train")
         queries, positives = queries | train, positives | qrels
         sources.append(f"{len(train):,} train queries")
+    known = {
+        same(text)
+        for split in ("dev", "test")
+        if split in collection.qrels
+        for text in collection.split(split)[0].values()
+    }
+    repeated = {q for q in positives if same(queries[q]) in known}
+    positives = {q: docs for q, docs in positives.items() if q not in repeated}
+    queries = {q: text for q, text in queries.items() if q not in repeated}
     if not positives:
         raise WorkbookError(
             f"The collection {collection.name} has neither questions nor a train split: make questions with notebook 03."
         )
-    said = " and ".join(sources)
+    said = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
     if "dev" in collection.qrels:
         dev, dev_qrels = collection.split("dev")
         return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {said}; {len(dev)} dev queries choose.")

@@ -210,6 +210,30 @@ def test_a_system_that_dev_puts_below_the_choice_and_test_above_it_is_a_surprise
     assert yes(given | {"test_scores": {}})[1] == chosen  # the choice itself is dev's
 
 
+def test_a_surprise_by_the_system_that_the_judgments_come_from_says_so():
+    dev = {"encoder": scores(40), "BM25": scores(20)}
+    test = {"encoder": scores(20), "BM25": scores(N)}
+    given = facts({}, {}, dev_scores=dev, test_scores=test, seen={"BM25": 1.0, "encoder": 0.5})
+    said = next(v.evidence for v in decide(given)[0] if v.yes)
+    assert "100% of the first ten of BM25 are judged and 50% of encoder's" in said
+    assert "Dev misled" not in said
+    for seen in ({"BM25": 1.0, "encoder": 0.9}, {"BM25": 0.05, "encoder": 0.01}):
+        assert "Dev misled" in next(v.evidence for v in decide(given | {"seen": seen})[0] if v.yes)
+
+
+def test_what_was_measured_points_nowhere_when_test_speaks_against_it():
+    given = facts({"hybrid": ("hybrid", "encoder")}, {"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)}, untrained="hybrid",
+                  dev_scores={"encoder": scores(10), "BM25": scores(20), "hybrid": scores(30)},
+                  test_scores={"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)})  # fmt: skip
+    verdicts, chosen = decide(given)
+    against = surprises(chosen, given["dev_scores"], given["test_scores"])
+    assert [c.system for c in against] == ["BM25"]
+    assert headline(verdicts, chosen, against) == "Collect more data first."
+    assert headline(verdicts, chosen).startswith(
+        "Collect more data first; what was measured points to: switch on hybrid"
+    )
+
+
 def test_synthetic_test_queries_say_collect_first_and_what_they_point_to():
     given = facts(
         {"tuned": ("tuned", "encoder")}, {"encoder": scores(0), "tuned": scores(N)}, tuned="tuned", judged=False
@@ -242,6 +266,9 @@ def test_a_caution_where_the_pool_did_not_know_the_chosen_system():
     assert unjudged({"encoder": 1.0, "tuned": 0.99}, "encoder", "tuned") == []
     assert unjudged({"encoder": 0.12, "tuned": 0.09}, "encoder", "tuned") == []  # one judged passage a query
     assert unjudged({}, "encoder", "tuned") == []
+    (other_way,) = unjudged({"encoder": 0.5, "BM25": 1.0}, "encoder", "BM25")
+    assert other_way.endswith("the gain is more likely too large than too small.")
+    assert unjudged({"encoder": 0.85, "BM25": 1.0}, "encoder", "BM25") == []
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,8 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
                  "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})",
                  "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), ['d1', 'd2'])",
                  "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {q: ['d1', 'd2'] for q in dev})",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'HYBRID'), dense.retrieve(dev, 100))"],
+                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'HYBRID: BM25 + encoder'), dense.retrieve(dev, 100))",
+                 "baselines = dict.fromkeys(('BM25 → encoder', 'hybrid'), dense.retrieve(dev, 100))"],
         "11.3": ["chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}", "chunk_recall = {'a': 'x', 'b': 1}", "chunk_recall = 3"],
         "11.4": ["low_precision = []", "low_precision = sorted(precision, key=precision.get, reverse=True)[:5]"],
         "11.5": ["flywheel = [{'day': 'Monday'}]", "flywheel = [{'day': 'Monday', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
@@ -206,4 +207,14 @@ def test_wrong_recalls_of_chunkers_fail_with_one_sentence_where_there_are_pages(
 def test_recalls_of_two_chunkers_are_right_where_there_are_pages(capsys):
     given = {"fixed size": 0.5, "structure-aware": 0.75}
     exercises_homework.check_11_chunkers(given, Collection("own", {"a#1": "text"}, pages={"a": "text"}))
-    assert capsys.readouterr().out == "✓ highest recall: structure-aware.\n"
+    assert capsys.readouterr().out == "✓ highest recall first: structure-aware 0.75, fixed size 0.50.\n"
+
+
+def test_the_worst_queries_come_with_what_was_found_for_them(capsys):
+    precision = {f"query {i} <b>": i / 10 for i in range(7)}
+    found = {query: [f"passage {i} of {query}" for i in range(5)] for query in precision}
+    shown = exercises_homework.check_11_low_precision(list(precision)[:5], precision, found).data
+    assert [shown.count(f"of query {i} &lt;b&gt;") for i in range(7)] == [3] * 5 + [0] * 2
+    assert shown.index("passage 0 of query 1") < shown.index("passage 1 of query 1") < shown.index("query 2")
+    assert exercises_homework.check_11_low_precision(list(precision), precision, found) is None
+    assert capsys.readouterr().out.count("\n") == 2

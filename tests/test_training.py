@@ -158,6 +158,15 @@ def test_test_is_never_touched(splits):
     assert data == training_set(collection(*(split for split in splits if split != "test")), SYNTHETIC)
 
 
+def test_queries_that_repeat_a_held_out_one_are_left_out():
+    asked = ASKED | {"t0": " judged  query v1", "t3": "judged query e2"}
+    repeating = Collection("small", PASSAGES, asked, JUDGED)
+    data = training_set(repeating, [*SYNTHETIC, Question("g-x", "judged query e0", "question", "d1")])
+    assert data.queries.keys() == data.positives.keys()
+    assert data.queries.keys() == {q.id for q in SYNTHETIC} | JUDGED["train"].keys() - {"t0", "t3"}
+    assert "41 synthetic questions and 8 train queries less 3 that repeat a held-out query; 4 dev" in data.source
+
+
 @pytest.mark.parametrize("splits", [(), ("test",), ("dev", "test")])
 def test_nothing_to_train_on_is_one_sentence(splits):
     with pytest.raises(WorkbookError, match=r"^The collection small has neither .*make questions with notebook 03\.$"):
