@@ -47,8 +47,8 @@ def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Ben
     notices = list(collection.notices)
     if owner:
         notices.append(
-            f"{len(set(owner.values())):,} passages are longer than the {encoder.max_seq_length} tokens that the encoder reads and were cut into "
-            f"{len(owner):,} chunks; a document ranks by its best chunk."
+            f"Cut into {len(owner):,} chunks, for the encoder reads {encoder.max_seq_length} tokens: {len(set(owner.values())):,} of the "
+            "passages; a document ranks by its best chunk."
         )
     language = inspection.guess_language(collection.corpus.values())
     if language and not os.environ.get("ENCODER_MODEL"):

@@ -190,10 +190,12 @@ def _without_leaks(
         if q not in asked_twice and any(g > 0 and d not in own and duplicates.get(d) in groups for d, g in docs.items())
     }
     if asked_twice:
-        sources.notices.append(f"{len(asked_twice)} {what} queries repeat one that is held out, and are left out.")
+        sources.notices.append(
+            f"Left out of the {what} queries, since they repeat one that is held out: {len(asked_twice)}."
+        )
     if beside:
         sources.notices.append(
-            f"{len(beside)} {what} queries have a near-duplicate of a held-out passage as their answer, and are left out."
+            f"Left out of the {what} queries, since a near-duplicate of a held-out passage answers them: {len(beside)}."
         )
     return {q: dict(docs) for q, docs in train.items() if q not in asked_twice | beside}
 

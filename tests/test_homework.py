@@ -89,6 +89,8 @@ def test_a_beir_folder_with_train_and_test(tmp_path):
     assert result["judged"]
     assert "training on" in "\n".join(lines)
     assert "Scoreboard on test" in page
+    assert "RR@10: 1 / rank of the first right one" in page
+    assert "$/1000 queries" not in page  # nothing here costs anything
     assert all(line == line.rstrip() for line in lines)
     again, kept = run(place)
     assert made(kept) == []
@@ -298,8 +300,10 @@ def test_long_passages_are_cut_and_found_by_their_best_chunk(tmp_path):
     long = [f"{TEXTS[i]}. " + " ".join(f"{TEXTS[(i * 7 + j) % N]}." for j in range(12)) for i in range(40)]
     place = beir(tmp_path / "long", {"train": range(32), "test": range(32, 40)}, texts=long, queries=QUERIES[:40])
     result, _ = run(place)
-    checked(result)
-    assert any("longer than the 64 tokens" in notice for notice in result["notices"])
+    page = checked(result)
+    assert "not the encoder alone" in page
+    assert "ranks by its best one" in result["beside"]  # what the loaded model does not do by itself
+    assert any("the encoder reads 64 tokens" in notice for notice in result["notices"])
     runs = json.loads(next((Path(result["report"]).parent / "runs").glob("BM25*test.json")).read_text())
     assert {d for docs in runs.values() for d in docs} <= {f"d{i}" for i in range(40)}
 

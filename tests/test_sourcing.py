@@ -7,7 +7,7 @@ from helpers.collection import Collection
 from helpers.pools import Tools
 from helpers.questions import Question, made_questions_file, write_questions
 from helpers.retrievers import tokenize
-from helpers.sourcing import HALVE_DEV_FROM, Repeats, find_sources
+from helpers.sourcing import HALVE_DEV_FROM, MOST_TEST, Repeats, find_sources
 
 TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
 
@@ -90,7 +90,7 @@ def test_a_dev_query_that_repeats_a_test_query_is_left_out():
     assert found.dev == {"d2": "open hours"}
     assert found.dev_qrels == {"d2": {"b": 1}}
     assert found.test == {"t1": "a REFUND, how do I get"}
-    assert "1 dev queries repeat one that is held out, and are left out." in found.notices
+    assert "Left out of the dev queries, since they repeat one that is held out: 1." in found.notices
 
 
 def test_a_train_query_that_repeats_a_dev_or_a_test_query_is_left_out():
@@ -104,7 +104,7 @@ def test_a_train_query_that_repeats_a_dev_or_a_test_query_is_left_out():
     )
     assert found.queries == {"3": "ship abroad"}
     assert found.positives == {"3": {"c": 1}}
-    assert "2 train queries repeat one that is held out, and are left out." in found.notices
+    assert "Left out of the train queries, since they repeat one that is held out: 2." in found.notices
 
 
 def test_near_duplicates_of_held_out_passages_are_not_trained_on():
@@ -121,9 +121,19 @@ def test_near_duplicates_of_held_out_passages_are_not_trained_on():
     )  # fmt: skip
     assert sorted(found.queries) == ["other twins", "same passage", "wrong twin"]
     assert list(found.dev) == ["d1"]
-    said = "queries have a near-duplicate of a held-out passage as their answer, and are left out."
-    assert f"2 train {said}" in found.notices
-    assert f"1 dev {said}" in found.notices
+    said = "queries, since a near-duplicate of a held-out passage answers them"
+    assert f"Left out of the train {said}: 2." in found.notices
+    assert f"Left out of the dev {said}: 1." in found.notices
+
+
+def test_more_test_queries_than_are_scored_are_drawn_and_said():
+    words = random_texts(MOST_TEST + 1, seed=5, length=6)
+    found = find_sources(
+        collection(train={"1": ("alpha", {"a": 1})}, test={f"t{i}": (text, {"b": 1}) for i, text in enumerate(words)}),
+        tools(),
+    )
+    assert (len(found.test), found.judged_test) == (MOST_TEST, MOST_TEST + 1)
+    assert "1,000 of the 1,001 test queries, drawn by a hash of their ids, are scored." in found.notices
 
 
 def test_nothing_is_left_out_where_nothing_leaks():
@@ -172,5 +182,5 @@ def test_what_is_held_out_is_not_among_the_made_questions():
     write_questions(questions, made_questions_file(given))
     found = find_sources(given, tools({"a": "a", "a2": "a"}))
     assert found.made == ({"g4": "lost parcel"}, {"g4": {"c": 1}})
-    assert "2 made queries repeat one that is held out, and are left out." in found.notices
+    assert "Left out of the made queries, since they repeat one that is held out: 2." in found.notices
     assert found.queries == {"1": "ship abroad"}
