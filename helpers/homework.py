@@ -133,7 +133,8 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     result |= {
         "verdicts": verdicts, "chosen": chosen, "decision": decision, "picks": [untrained, tuned_pick],
         "comparisons": list(comparisons.values()), "failures": handover.failures(bench.collection, queries, qrels, *runs),
-        "failures_on": f"{split}, synthetic" if split == "dev" and sources.dev_made else split, "weights": weights, "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
+        "failures_on": "synthetic dev" if split == "dev" and sources.dev_made else split, "weights": weights,
+        "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
         "n": {"dev": len(sources.dev), "test": len(sources.test)},
     }  # fmt: skip
 

@@ -87,6 +87,7 @@ def test_a_beir_folder_with_train_and_test(tmp_path):
     assert set(board[board["split"] == "test"]["n_queries"]) == {30}
     assert result["final"] == "test"
     assert result["judged"]
+    assert result["failures_on"] == "dev"
     assert "training on" in "\n".join(lines)
     assert "Scoreboard on test" in page
     assert "RR@10: 1 / rank of the first right one" in page
@@ -177,6 +178,7 @@ def test_documents_with_a_language_model_get_questions_to_train_choose_and_rehea
     said = {row[0]: row[1] for row in result["sources"]}
     assert said["test questions"] > 5
     assert said["dev questions"] > 5
+    assert result["failures_on"] == "synthetic dev"
     asked = service.asked
     run(place, questions=400)
     assert service.asked == asked
