@@ -1,4 +1,4 @@
-"""From scores to a decision: the simplest system that dev cannot tell from its best, what test says of it, and what more data may bring."""
+"""From scores to a decision: what dev picks, the simplest first, what test says of it, and what more data may bring."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,6 +72,20 @@ def simplest(scores: Mapping[str, Sequence[float]]) -> str:
         if short.mean() <= short.std(ddof=1) / np.sqrt(len(short)) + 1e-12:
             return name
     return best
+
+
+def nominee(scores: Mapping[str, Sequence[float]]) -> str:
+    """The system of ``{system: score of each dev query}``, cheapest first, that test compares with the first, the present one; itself if none.
+
+    It is the ``simplest``. Where dev has too few queries to tell it from the present one, it is the best on dev, if better by ``WORTH``:
+    few queries are no proof that nothing is better, and test has to prove it in any case.
+    """
+    present, pick = next(iter(scores)), simplest(scores)
+    if pick != present or not scores[present]:
+        return pick
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    best = max(means, key=lambda name: round(means[name], 9))
+    return best if means[best] - means[present] >= WORTH else present
 
 
 def compared(pairs: Sequence[tuple[str, str]], scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
@@ -161,7 +175,11 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
 
     verdicts = [
         Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
-        Verdict("tune the encoder", tune, _said(tuned, facts.get("untuned") or "dev prefers the untrained systems")),
+        Verdict(
+            "tune the encoder",
+            tune,
+            _said(tuned, facts.get("untuned") or f"on dev nothing tuned beats {facts['base']}"),
+        ),
         Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
@@ -173,7 +191,7 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
 def _stays(facts: Mapping[str, Any]) -> str:
     if not facts.get("on_dev", True):
         return "there are no dev queries to choose by"
-    return f"on dev neither BM25 nor the hybrid beats {facts['base']} by more than one standard error"
+    return f"on dev neither BM25 nor the hybrid beats {facts['base']} by {WORTH} nDCG@10"
 
 
 def _said(comparison: Comparison | None, instead: str) -> str:

@@ -91,10 +91,10 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     dev = {name: bench.scores(bench.systems[name], "dev") for name in names}
     untrained, tuned_pick = UNTRAINED[0], None
     if sources.dev:
-        untrained = deciding.simplest({name: dev[name] for name in UNTRAINED})
+        untrained = deciding.nominee({name: dev[name] for name in UNTRAINED})
         trained = {name: dev[name] for name in TUNED if name in dev}
         best = deciding.simplest(trained) if trained else None
-        tuned_pick = best if best and np.mean(dev[best]) > np.mean(dev[untrained]) else None
+        tuned_pick = best if best and np.mean(dev[best]) > np.mean(dev[UNTRAINED[0]]) else None
     else:
         untrained = "hybrid (weighted)"  # named before test is read, since nothing can choose
     firsts = list(dict.fromkeys(name for name in (UNTRAINED[0], untrained, tuned_pick) if name))

@@ -11,6 +11,7 @@ from helpers.deciding import (
     decide,
     expected_gain,
     headline,
+    nominee,
     p_value,
     simplest,
     surprises,
@@ -59,6 +60,23 @@ def test_the_simplest_of_equals_and_of_one_query_is_the_first():
     assert simplest({"a": [0.1, 0.2], "b": [0.1, 0.2]}) == "a"
     assert simplest({"a": [0.1], "b": [0.9]}) == "a"
     assert simplest({"a": [], "b": []}) == "a"
+
+
+def test_what_few_dev_queries_cannot_tell_is_put_to_the_test():
+    # "hybrid" against "encoder": 0.4, −0.1, 0.3, −0.2: mean 0.1, within one standard error (0.147); "BM25": mean 0.05.
+    dev = {"encoder": [0.5] * 4, "BM25": [0.6, 0.4, 0.7, 0.5], "hybrid": [0.9, 0.4, 0.8, 0.3]}
+    assert simplest(dev) == "encoder"
+    assert nominee(dev) == "hybrid"
+    assert nominee(dev | {"hybrid": [0.5, 0.5, 0.5, 0.53]}) == "BM25"
+    less = {"encoder": [0.5] * 4, "hybrid": [0.9, 0.1, 0.51, 0.52]}  # mean 0.0075 more: not worth a comparison
+    assert nominee(less) == "encoder"
+    assert nominee({"encoder": [], "hybrid": []}) == "encoder"
+
+
+def test_what_dev_can_tell_is_nominated_as_the_simplest():
+    # Both are better than "encoder" in every query, and "hybrid" no better than "BM25" by more than one standard error.
+    dev = {"encoder": [0.1] * 4, "BM25": [0.5, 0.6, 0.5, 0.6], "hybrid": [0.6, 0.5, 0.6, 0.53]}
+    assert nominee(dev) == simplest(dev) == "BM25"
 
 
 def test_a_comparison_counts_wins_and_corrects_p_for_the_number_of_pairs():
