@@ -13,7 +13,8 @@ from helpers.examples import same
 from helpers.gates import GATES, check_questions
 from helpers.labels import as_qrels, calibrate, judge, with_zeros
 from helpers.llm import LLM, open_llm
-from helpers.questions import Question, generate_questions, questions_of
+from helpers.prompts import Prompt
+from helpers.questions import KINDS, Question, generate_questions, questions_of, small_prompt
 from helpers.retrievers import Retriever, Run
 from helpers.review import Reviews
 from helpers.stages import Stages
@@ -83,7 +84,9 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
         return [[*q] for q in generate_questions(searched, llm, n)]
 
     try:
-        key = [llm.name, fingerprint(tools.pieces), n, *(os.environ.get(limit, "") for limit in LIMITS)]
+        prompts = [small_prompt(searched, kind) for kind in KINDS] if llm.small else [Prompt("questions")]
+        asked = fingerprint([prompt.path.read_text(encoding="utf-8") for prompt in prompts])
+        key = [llm.name, asked, fingerprint(tools.pieces), n, *(os.environ.get(limit, "") for limit in LIMITS)]
         rows = tools.stages.run("questions", key, write, lambda made: f"{len(made)} written by {llm.name}")
     except WorkbookError as error:
         if not llm.small:  # a service that was set is meant to be used

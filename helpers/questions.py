@@ -95,14 +95,23 @@ def generate_questions(
     docs = sample_passages(collection, -(-n // per_passage), seed)
     wanted = [[kinds[(i * per_passage + j) % len(kinds)] for j in range(per_passage)] for i in range(len(docs))]
     write = _write_small if llm.small else _write
-    found = list(dict.fromkeys(write(collection.corpus, llm, docs, wanted)))[:n]
+    found = list(dict.fromkeys(write(collection, llm, docs, wanted)))[:n]
     return [Question(f"g-{fingerprint(doc, kind, text)[:10]}", text, kind, doc) for doc, kind, text in found]
 
 
-def _write(corpus: Mapping[str, str], llm: LLM, docs: list[str], wanted: list[list[str]]) -> list[tuple[str, str, str]]:
+def small_prompt(collection: Collection, kind: str) -> Prompt:
+    """How a small model is asked for a question of this kind: by examples, which it imitates better than it obeys.
+
+    The collection's own, ``data/<collection>/prompts/``, since an example of another world leads it astray; else two that are unlike each other.
+    """
+    name, own = f"questions_small_{kind}", DATA / collection.name / "prompts"
+    return Prompt(name, own) if (own / f"{name}.md").is_file() else Prompt(name)
+
+
+def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]) -> list[tuple[str, str, str]]:
     prompt = Prompt("questions")
     conversations = [
-        prompt.fill(doc=doc, passage=shown(corpus[doc], False), kinds=", ".join(kinds))
+        prompt.fill(doc=doc, passage=shown(collection.corpus[doc], False), kinds=", ".join(kinds))
         for doc, kinds in zip(docs, wanted, strict=True)
     ]
     answers = llm.ask(conversations, WrittenQueries)
@@ -113,14 +122,14 @@ def _write(corpus: Mapping[str, str], llm: LLM, docs: list[str], wanted: list[li
 
 
 def _write_small(
-    corpus: Mapping[str, str], llm: LLM, docs: list[str], wanted: list[list[str]]
+    collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]
 ) -> list[tuple[str, str, str]]:
-    """One line a passage and kind; each kind has its own example, which a small model imitates better than it obeys."""
+    """One line a passage and kind."""
     written: dict[tuple[str, str], str] = {}
     for kind in dict.fromkeys(kind for kinds in wanted for kind in kinds):
-        prompt = Prompt(f"questions_small_{kind}")
+        prompt = small_prompt(collection, kind)
         of_kind = [doc for doc, kinds in zip(docs, wanted, strict=True) if kind in kinds]
-        answers = llm.ask([prompt.fill(passage=shown(corpus[doc], True)) for doc in of_kind], OneQuestion)
+        answers = llm.ask([prompt.fill(passage=shown(collection.corpus[doc], True)) for doc in of_kind], OneQuestion)
         lines = [" ".join(a.question.split()) if a else "" for a in answers]
         written |= {(doc, kind): line for doc, line in zip(of_kind, lines, strict=True) if line}
     asked = [(doc, kind) for doc, kinds in zip(docs, wanted, strict=True) for kind in kinds]

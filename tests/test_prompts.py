@@ -111,9 +111,13 @@ def test_lone_dollar_sign_is_one_sentence_with_the_repair(prompt, text):
         prompt(f"# user\n\n{text}").fill(thing="x")
 
 
-@pytest.mark.parametrize("path", sorted((DATA / "prompts").glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(DATA.glob("**/prompts/*.md")),
+    ids=lambda path: f"{path.parent.parent.name}/{path.stem}",
+)
 def test_shipped_prompt_can_be_filled_and_nothing_of_its_fields_is_left(path):
-    prompt = Prompt(path.stem)
+    prompt = Prompt(path.stem, path.parent)
     names = {name for _, template in prompt.messages for name in template.get_identifiers()}
     messages = prompt.fill(**FIELDS)
     assert names <= set(FIELDS)

@@ -22,6 +22,7 @@ from helpers.questions import (
     sample_passages,
     shipped_questions,
     shown,
+    small_prompt,
     write_questions,
 )
 from helpers.store import WorkbookError
@@ -267,6 +268,16 @@ class TestTheSmallModel:
         examples = {q.kind: {r.split(" on ")[0] for r in (x.text for x in found if x.kind == q.kind)} for q in found}
         assert all(len(seen) == 1 for seen in examples.values())
         assert len(set.union(*examples.values())) == 3
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_is_given_the_collections_own_example_where_there_is_one_and_two_of_other_kinds_else(self, kind):
+        own = small_prompt(collection_of(1, "pydocs"), kind).fill(passage="a passage")
+        other = small_prompt(collection_of(1, "news"), kind).fill(passage="a passage")
+        assert [len(own), len(other)] == [3, 5]
+        assert "numpy" in own[0]["content"]
+        assert not any("numpy" in message["content"] for message in other)
+        assert "a passage" in own[-1]["content"]
+        assert "a passage" in other[-1]["content"]
 
     def test_its_questions_belong_to_the_passage_that_it_saw(self, tmp_path):
         collection = collection_of(6)
