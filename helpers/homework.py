@@ -55,7 +55,7 @@ def run(
     if taken:
         notices.append(f"{taken} grades of to_judge.csv were taken over.")
     sources = find_sources(collection, tools)
-    bench.collection = measured_collection(collection, sources)
+    bench.collection, bench.dev_made = measured_collection(collection, sources), sources.dev_made
     for row in sources.rows:
         say(f"          {row[1]:>6,} {row[0]} ({row[2]})")
     final = "test" if sources.test else "dev" if sources.dev else None
@@ -89,14 +89,13 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
         bench.hybrid(bench.systems["BM25"], bench.systems["encoder"], "hybrid (weighted)")
     names = [name for name in (*UNTRAINED, *TUNED) if name in bench.systems]
     dev = {name: bench.scores(bench.systems[name], "dev") for name in names}
-    untrained, tuned_pick = UNTRAINED[0], None
-    if sources.dev:
+    untrained, tuned_pick = "hybrid (weighted)", None  # named before test is read, where dev cannot choose it
+    if sources.dev and not sources.dev_made:
         untrained = deciding.nominee({name: dev[name] for name in UNTRAINED})
+    if sources.dev:
         trained = {name: dev[name] for name in TUNED if name in dev}
         best = deciding.simplest(trained) if trained else None
         tuned_pick = best if best and np.mean(dev[best]) > np.mean(dev[UNTRAINED[0]]) else None
-    else:
-        untrained = "hybrid (weighted)"  # named before test is read, since nothing can choose
     firsts = list(dict.fromkeys(name for name in (UNTRAINED[0], untrained, tuned_pick) if name))
     second = second_stages(bench, firsts, tuned.get("model"))
     names += [system for system, _ in second.values()]

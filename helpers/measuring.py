@@ -33,13 +33,18 @@ class System:
 
 @dataclass
 class Bench:
-    """What all measurements share: the collection that is scored, the passages as they are searched, the stages."""
+    """What all measurements share: the collection that is scored, the passages as they are searched, the stages.
+
+    ``dev_made``: dev consists of made questions. They were turned away for sharing words with their passage, so they do not weigh words
+    against vectors.
+    """
 
     collection: Collection
     pieces: Mapping[str, str]
     owner: Mapping[str, str]
     stages: Stages
     systems: dict[str, System] = field(default_factory=dict)
+    dev_made: bool = False
 
     @property
     def tables(self) -> Path:
@@ -82,8 +87,8 @@ class Bench:
         run, qrels = self.run(system, split), self.queries(split)[1]
         return per_query(qrels, run)["ndcg@10"].tolist() if qrels else []
 
-    def best_weight(self, runs: Callable[[float], Run]) -> tuple[float, float]:
-        """(weight, dev nDCG@10): of 0 to 1 in tenths the best on dev, of equal ones the nearest to a half; a half where dev is small."""
+    def best_weight(self, runs: Callable[[float], Run], choose: bool = True) -> tuple[float, float]:
+        """(weight, dev nDCG@10): of 0 to 1 in tenths the best on dev, of equal ones the nearest to a half; a half where dev is small or cannot ``choose``."""
         _, qrels = self.queries("dev")
 
         def score(weight: float) -> float:
@@ -91,18 +96,18 @@ class Bench:
 
         if not qrels:
             return 0.5, float("nan")
-        if len(qrels) < FEW_DEV:
+        if len(qrels) < FEW_DEV or not choose:
             return 0.5, score(0.5)
         means = {w: round(score(w), 6) for w in WEIGHTS}
         best = max(means, key=lambda w: (means[w], -abs(w - 0.5)))
         return best, means[best]
 
     def hybrid(self, first: System, second: System, name: str) -> System:
-        """Weighted fusion of two systems, its weight chosen on dev."""
+        """Weighted fusion of two systems, its weight chosen on dev unless that was made."""
         a, b = (self.chunk_run(system, "dev") for system in (first, second))
         made = self.stages.run(
-            f"weight of {name}", [first.key, second.key, fingerprint(a, b), self.queries("dev")[1]],
-            lambda: self.best_weight(lambda w: fuse(a, b, w, self.depth)),
+            f"weight of {name}", [first.key, second.key, fingerprint(a, b), self.queries("dev")[1], self.dev_made],
+            lambda: self.best_weight(lambda w: fuse(a, b, w, self.depth), not self.dev_made),
             lambda found: f"{found[0]:.1f} for {second.name}",
         )  # fmt: skip
         mixed = WeightedHybrid(first.retriever, second.retriever, made[0], name)

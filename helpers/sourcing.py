@@ -136,7 +136,10 @@ def _with_made(
     if not dev and enough:
         dev = hold_out("dev", DEV_SHARE, 1)
         sources.dev_made = True
-        sources.notices.append(f"No dev query is judged: {len(dev)} synthetic questions ({pool.writer}) choose.")
+        sources.notices.append(
+            f"No dev query is judged: {len(dev)} synthetic questions ({pool.writer}) choose, except between words and vectors, "
+            "for they share few words with their passages: the hybrid, half and half, goes to the test unchosen."
+        )
     made = [q for q in pool.questions if q.id not in held]
     copies = sum(q.id not in pool.fit for q in made)
     if made or not sources.rows:

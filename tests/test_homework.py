@@ -179,6 +179,8 @@ def test_documents_with_a_language_model_get_questions_to_train_choose_and_rehea
     assert said["test questions"] > 5
     assert said["dev questions"] > 5
     assert result["failures_on"] == "synthetic dev"
+    assert result["picks"][0] == "hybrid (weighted)"
+    assert any("goes to the test unchosen" in notice for notice in result["notices"])
     asked = service.asked
     run(place, questions=400)
     assert service.asked == asked

@@ -101,6 +101,16 @@ def test_a_run_made_of_parts_is_what_the_retriever_gives(tmp_path, monkeypatch, 
     assert any(list(bench.run(two, split)[q]) != list(bench.run(hybrid, split)[q]) for q in bench.queries(split)[0])
 
 
+def test_made_questions_do_not_weigh_words_against_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "WEIGHTS", (0.3,))
+    bench = bench_of_two(tmp_path, False)
+    parts = bench.systems["BM25"], bench.systems["dense"]
+    assert bench.hybrid(*parts, "by judged queries").retriever.weight == 0.3
+    bench.dev_made = True
+    assert bench.hybrid(*parts, "by made ones").retriever.weight == 0.5
+    assert bench.reranked(parts[1], SharedWords(), 8, "two stages")[1] == 0.3
+
+
 def test_a_second_stage_without_weight_leaves_the_first_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "WEIGHTS", (0.0,))
     bench = bench_of_two(tmp_path, False)
