@@ -175,11 +175,7 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
 
     verdicts = [
         Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
-        Verdict(
-            "tune the encoder",
-            tune,
-            _said(tuned, facts.get("untuned") or f"on dev nothing tuned beats {facts['base']}"),
-        ),
+        Verdict("tune the encoder", tune, _said(tuned, facts.get("untuned") or "on dev nothing tuned is better")),
         Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
