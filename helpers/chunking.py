@@ -9,10 +9,10 @@ from chonkie import RecursiveChunker, SemanticChunker, SentenceChunker, TokenChu
 from chonkie.embeddings import BaseEmbeddings
 from chonkie.tokenizer import Tokenizer as ChonkieTokenizer
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from helpers.embedding import Embedder
 from helpers.models import packaged_encoder
+from helpers.progress import tracked
 from helpers.store import WorkbookError
 
 METHODS = ("fixed size", "sentence", "recursive", "structure-aware", "semantic")
@@ -145,7 +145,7 @@ def chunk_documents(
     cut = chunker(method, size, embedder)
     items = documents.items()
     if len(documents) >= 100:
-        items = tqdm(items, desc=f"Chunking ({method})", unit="document", leave=False)
+        items = tracked(items, f"Chunking ({method})", "document")
     return {f"{doc}#{n}": chunk for doc, text in items for n, chunk in enumerate(cut(doc, text), 1)}
 
 

@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
-from tqdm import tqdm
 
 from helpers.models import model_key
+from helpers.progress import progress
 from helpers.store import WorkbookError, fingerprint
 
 os.environ.setdefault("LANCE_LOG", "error")  # LanceDB announces every new table otherwise
@@ -112,7 +112,7 @@ class VectorCache:
             return 0
         missing.sort(key=len)  # texts of like length share a block, so that blocks have little padding
         table = self._open()
-        with tqdm(total=len(missing), desc=f"Encoding ({task})", unit="text", leave=False) as bar:
+        with progress(len(missing), f"Encoding ({task})", "text") as bar:
             for start in range(0, len(missing), BLOCK):
                 block = missing[start : start + BLOCK]
                 vectors = [np.asarray(v, dtype=self.dtype).ravel() for v in compute(block, task)]

@@ -23,13 +23,13 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
 )
 from sentence_transformers.base.evaluation import BaseEvaluator
-from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from helpers.cards import model_card, said
 from helpers.collection import Collection
 from helpers.losses import SAMPLERS, check_loss, loss_for
 from helpers.models import load_trained, model_key, quiet_files
+from helpers.progress import progress
 from helpers.recipe import Model, Recipe, mixed, prepared
 from helpers.store import WorkbookError, fingerprint, write_text
 
@@ -57,7 +57,7 @@ class _Bar(TrainerCallback):
         self.name, self.metric = name, metric
 
     def on_train_begin(self, args, state, control, **_):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=f"Training {self.name}", leave=False)
+        self.bar = progress(state.max_steps, f"Training {self.name}", "step", done=state.global_step)
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(state.global_step - self.bar.n)

@@ -5,22 +5,26 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
-from tqdm import tqdm
 
+from helpers.progress import progress
 from helpers.services import asking, openai_client, price
 from helpers.smollm import LINE_TOKENS, PENALTY, Conversation, SmolLM2
 from helpers.store import WorkbookError, fingerprint
 
 Schema = TypeVar("Schema", bound=BaseModel)
+Keep = Callable[[int, "Reply"], None]  # gets the position of a conversation in its batch, and its reply
 DEFAULT_MODEL = "gpt-4.1-mini"
 ANSWER_TOKENS = 80  # of one answer, to price it before it is known
+GO_ON = "raise LLM_MAX_CALLS or LLM_MAX_USD and run again, what was answered is kept"
 SHOWN = {
     "cached": "from the cache", "answered": "answered now", "refused": "refused", "empty": "empty", "malformed": "malformed", "over budget": "over the budget, not asked",
 }  # fmt: skip
@@ -35,14 +39,14 @@ class Reply(NamedTuple):
 
 
 class Backend(Protocol):
-    """Something that answers conversations, a batch at a time."""
+    """Something that answers conversations, a batch at a time; ``keep`` gets each reply the moment it is there."""
 
     name: str
     key: str
     batch: int
     small: bool  # too small for long instructions and JSON: prompts come in a short form
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[Reply]: ...
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None: ...
 
 
 class InProcess:
@@ -54,10 +58,10 @@ class InProcess:
         self.model = model or SmolLM2()
         self.name, self.key = self.model.name, fingerprint(self.model.name, "Q4_1", PENALTY, LINE_TOKENS)
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[Reply]:
-        """Replies in the order of the conversations; empty where the model wrote nothing."""
-        made = self.model.answer(conversations, schema)
-        return [Reply(json.dumps(m), "answered" if all(str(v) for v in m.values()) else "empty") for m in made]
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
+        """All replies of the batch come together; empty where the model wrote nothing."""
+        for i, made in enumerate(self.model.answer(conversations, schema)):
+            keep(i, Reply(json.dumps(made), "answered" if all(str(v) for v in made.values()) else "empty"))
 
 
 class Endpoint:
@@ -70,21 +74,20 @@ class Endpoint:
         self.client = openai_client()
         self.key = fingerprint(self.name, str(self.client.base_url))
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[Reply]:
-        """Replies in the order of the conversations; raises WorkbookError when the service cannot be asked."""
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
+        """Raises WorkbookError when one cannot be asked; what is under way then, or at an interrupt, is kept before."""
         with ThreadPoolExecutor(self.batch) as pool:
-            return list(pool.map(lambda c: self._one(c, schema), conversations))
+            asked = [pool.submit(lambda i, c: keep(i, self._one(c, schema)), i, c) for i, c in enumerate(conversations)]
+            for one in asked:
+                one.result()
 
     def _one(self, conversation: Conversation, schema: type[BaseModel]) -> Reply:
         body = schema.model_json_schema()
         strict = body.get("additionalProperties") is False  # OpenAI refuses other schemas in its strict mode
-        form = {"name": schema.__name__, "schema": body, "strict": strict}
-        return asking(
-            f"The model {self.name}", "OPENAI_API_KEY, OPENAI_BASE_URL or LLM_MODEL",
-            lambda: self._reply(self.client.chat.completions.create(
-                model=self.name, messages=list(conversation), response_format={"type": "json_schema", "json_schema": form}
-            )),
-        )  # fmt: skip
+        form = {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": body, "strict": strict}}
+        ask = partial(self.client.chat.completions.create, model=self.name, messages=list(conversation))
+        settings = "OPENAI_API_KEY, OPENAI_BASE_URL or LLM_MODEL"
+        return asking(f"The model {self.name}", settings, lambda: self._reply(ask(response_format=form)))
 
     def _reply(self, response: ChatCompletion) -> Reply:
         if response.choices is None:
@@ -129,35 +132,42 @@ class LLM:
         self.backend, self.name, self.small = backend, backend.name, backend.small
         self.file = Path(folder) / "llm" / (re.sub(r"[^\w.-]+", "-", backend.name) + ".jsonl")
         self.max_calls, self.max_usd = max_calls, max_usd
-        self.counts: Counter[str] = Counter()
-        self.calls, self.usd = 0, 0.0
-        self._known: dict[str, list] = {}
+        self.counts, self.calls, self.usd = Counter[str](), 0, 0.0
+        self._known, self._lock = dict[str, list](), Lock()
         for line in self.file.read_bytes().splitlines() if self.file.is_file() else []:
             with contextlib.suppress(ValueError):  # a line that a crash cut short
                 self._known.update([json.loads(line)])
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the answers may: another model, another prompt form, another budget."""
+        return fingerprint(self.backend.key, self.max_calls, self.max_usd)
 
     def _keep(self, records: Mapping[str, list]) -> None:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as file:
                 file.write("".join("\n" + json.dumps(record) for record in records.items()))
-        except OSError as error:
-            raise WorkbookError(
-                f"Cannot write {self.file} ({error.strerror}): free some space and run again."
-            ) from error
+        except OSError as why:
+            raise WorkbookError(f"Cannot write {self.file} ({why.strerror}): free some space and run again.") from why
         self._known |= records
+
+    def _take(self, batch: Sequence[str], bar: Any, position: int, reply: Reply) -> None:
+        """Count an answer and write it down at once; threads that bring theirs at the same time wait for each other."""
+        with self._lock:
+            self.calls, self.usd = self.calls + 1, self.usd + (reply.usd if reply.usd == reply.usd else 0.0)
+            self._keep({batch[position]: [reply.status, reply.text]})
+            bar.update(1)
 
     def _within_budget(self, conversations: list[Conversation]) -> int:
         """How many of these, from the first, the budget still allows; prints what all would cost."""
-        allowed = len(conversations)
-        if self.max_calls is not None:
-            allowed = min(allowed, max(0, self.max_calls - self.calls))
+        n = len(conversations)
+        allowed = n if self.max_calls is None else min(n, max(0, self.max_calls - self.calls))
         dollars = 0.0 if self.small else estimate_usd(self.name, conversations)
         if dollars > 0:
-            print(f"{len(conversations):,} calls to {self.name}: about ${dollars:.2f} by data/prices.csv.")
+            print(f"{n:,} calls to {self.name}: about ${dollars:.2f} by data/prices.csv.")
             if self.max_usd is not None:
-                share = max(0.0, self.max_usd - self.usd) / dollars
-                allowed = min(allowed, int(len(conversations) * min(1.0, share)))
+                allowed = min(allowed, int(n * min(1.0, max(0.0, self.max_usd - self.usd) / dollars)))
         elif dollars != dollars and self.max_usd is not None:
             print(f"{self.name} has no price in data/prices.csv: its calls are not bounded in dollars, only in number.")
         return allowed
@@ -165,7 +175,7 @@ class LLM:
     def ask(self, conversations: Sequence[Conversation], schema: type[Schema]) -> list[Schema | None]:
         """One answer a conversation, as an instance of ``schema``, or None where there is none.
 
-        Asked are only the new ones, in batches; each batch is on disk before the next begins.
+        Asked are only the new ones, in batches; each answer is on disk the moment it is there, whatever fails after it.
         """
         form = json.dumps(schema.model_json_schema(), sort_keys=True)
         keys = [fingerprint(self.backend.key, list(c), form) for c in conversations]
@@ -173,21 +183,14 @@ class LLM:
         new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in before}
         todo = list(new)[: self._within_budget(list(new.values()))] if new else []
         todo.sort(key=lambda k: sum(len(m["content"]) for m in new[k]))  # like lengths share a batch
-        with tqdm(total=len(todo), desc=f"Asking {self.name}", unit="answer", leave=False) as bar:
+        with progress(len(todo), f"Asking {self.name}", "answer") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 if self.max_usd is not None and self.usd > self.max_usd:  # answers were longer than estimated
                     break
                 batch = todo[start : start + self.backend.batch]
-                replies = self.backend.answer([new[k] for k in batch], schema)
-                self._keep({k: [r.status, r.text] for k, r in zip(batch, replies, strict=True)})
-                self.calls += len(batch)
-                self.usd += sum(r.usd for r in replies if r.usd == r.usd)
-                bar.update(len(batch))
+                self.backend.answer([new[k] for k in batch], schema, partial(self._take, batch, bar))
         if left := sum(k not in self._known for k in new):
-            print(
-                f"Stopped at the budget: {left:,} of {len(new):,} calls are not made; raise LLM_MAX_CALLS or "
-                "LLM_MAX_USD and run again, what was answered is kept."
-            )
+            print(f"Stopped at the budget: {left:,} of {len(new):,} calls are not made; {GO_ON}.")
         return [self._read(k, schema, k in before) for k in keys]
 
     def _read(self, key: str, schema: type[Schema], cached: bool) -> Schema | None:
@@ -208,12 +211,11 @@ class LLM:
         """How likely each text is as the conversation's answer, mean log-probability a token; only in process."""
         if not isinstance(self.backend, InProcess):
             raise WorkbookError("Services do not give the likelihood of a text: use small_llm(folder) for it.")
-        keys = [
-            fingerprint(self.backend.key, list(c), t, "likelihood") for c, t in zip(conversations, texts, strict=True)
-        ]
-        new = {k: (c, t) for k, c, t in zip(keys, conversations, texts, strict=True) if k not in self._known}
+        pairs = list(zip(conversations, texts, strict=True))
+        keys = [fingerprint(self.backend.key, list(c), t, "likelihood") for c, t in pairs]
+        new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self._known}
         todo = sorted(new, key=lambda k: len(new[k][0][-1]["content"]))
-        with tqdm(total=len(todo), desc="Likelihoods", unit="text", leave=False) as bar:
+        with progress(len(todo), "Likelihoods", "text") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 batch = todo[start : start + self.backend.batch]
                 found = self.backend.model.log_likelihoods(*zip(*(new[k] for k in batch), strict=True))

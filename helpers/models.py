@@ -6,7 +6,6 @@ import importlib.util
 import os
 import struct
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTran
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,6 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from helpers.progress import tracked
 from helpers.store import WorkbookError, fingerprint
 
 PACKAGED = "all-MiniLM-L6-v2"
@@ -72,10 +71,10 @@ def quiet_files() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_bar() -> Iterator[None]:
-    """Show the reading of a GGUF file as a plain bar that goes away, not as a widget that stays in a notebook's output."""
+def _our_progress() -> Iterator[None]:
+    """Show the reading of a GGUF file as all progress here, not as a widget that stays in a notebook's output."""
     theirs = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, leave=False)
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tracked(tensors, f"Reading {SMALL_LLM}", "tensor")
     try:
         yield
     finally:
@@ -198,7 +197,7 @@ def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "OPENAI_API_KEY or OPENAI_BASE_URL to use another model."
         )
     folder, file = str(files[0].parent), files[0].name
-    with quiet_files(), _plain_bar():
+    with quiet_files(), _our_progress():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)

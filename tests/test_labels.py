@@ -45,10 +45,11 @@ class FakeJudge:
         self.reply, self.small = reply, small
         self.asked: list[list[dict]] = []
 
-    def answer(self, conversations, schema):
+    def answer(self, conversations, schema, keep):
         assert schema is Judgment
         self.asked += [list(c) for c in conversations]
-        return [self.reply(c[-1]["content"]) for c in conversations]
+        for i, conversation in enumerate(conversations):
+            keep(i, self.reply(conversation[-1]["content"]))
 
 
 def graded(grade: int, reason: str = "because") -> Reply:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import traceback
-from threading import Barrier
+from threading import Barrier, Event, main_thread
 from typing import Literal
 
 import pytest
@@ -49,7 +49,7 @@ def asked_of(conversation) -> str:
 
 
 class Service:
-    """A server that answers as OpenAI's chat does; ``replies`` may name an answer for the last message.
+    """A server that answers as OpenAI's chat does; ``replies`` may name an answer, or a failure, for the last message.
 
     ``asked`` holds the body of every request that was answered, ``requests`` the number of all requests.
     """
@@ -60,7 +60,7 @@ class Service:
         self.asked: list[dict] = []
         self.keys: list[str] = []
         self.requests = 0
-        self.replies: dict[str, dict | str | None] = {}
+        self.replies: dict[str, dict | str | Response | None] = {}
         self.usage: dict | None = {"prompt_tokens": 100, "completion_tokens": 80, "total_tokens": 180}
         self.arrived = lambda: None
         for path in ("/v1/chat/completions", "/other/chat/completions"):
@@ -74,8 +74,10 @@ class Service:
         if failure is not None:
             return failure
         body = request.get_json()
-        self.asked.append(body)
         told = self.replies.get(asked_of(body["messages"]), says(f"about {asked_of(body['messages'])}"))
+        if isinstance(told, Response):
+            return told
+        self.asked.append(body)
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": told}}
         if isinstance(told, dict):
             choice = {**choice, **told}
@@ -103,10 +105,11 @@ class Fake:
         self.asked: list[list[str]] = []
         self.before = lambda: None
 
-    def answer(self, conversations, schema):
+    def answer(self, conversations, schema, keep):
         self.before()
         self.asked.append([asked_of(c) for c in conversations])
-        return [Reply(says(f"about {asked_of(c)}"), usd=self.usd) for c in conversations]
+        for i, conversation in enumerate(conversations):
+            keep(i, Reply(says(f"about {asked_of(conversation)}"), usd=self.usd))
 
     @property
     def calls(self) -> int:
@@ -273,6 +276,86 @@ def test_service_that_fails_for_ever_is_given_up_and_earlier_batches_are_kept(se
     assert sorted(service.questions()) == sorted(map(asked_of, conversations(20)))
 
 
+def line_count(file) -> int:
+    return sum(bool(line) for line in file.read_bytes().splitlines()) if file.is_file() else 0
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_one_that_fails_for_good_costs_the_others_of_its_batch_nothing(service, monkeypatch, tmp_path, status):
+    monkeypatch.setattr(services, "RETRIES", 1)
+    service.replies = {"pair 3": failure(status)}
+    llm = LLM(Endpoint(PRICED), tmp_path)
+    with pytest.raises(WorkbookError, match=rf"^The model {PRICED} .*HTTP {status}.* is kept .*LLM_MODEL\.$") as error:
+        llm.ask(conversations(12), Verdict)
+    assert "\n" not in str(error.value)
+    kept = [f"pair {i}" for i in range(8) if i != 3]
+    assert sorted(service.questions()) == kept  # the second batch is not begun
+    assert llm.calls == 7
+    assert llm.usd == pytest.approx(7 * 168e-6)  # 100 tokens in and 80 out each
+    service.replies = {}
+    again = LLM(Endpoint(PRICED), tmp_path)
+    assert None not in again.ask(conversations(8), Verdict)
+    assert sorted(service.questions()) == sorted([*kept, "pair 3"])
+    assert (again.calls, again.usd) == (1, pytest.approx(168e-6))
+    assert again.counts == {"cached": 7, "answered": 1}
+
+
+def test_an_answer_is_on_disk_while_others_of_its_batch_are_under_way(service, monkeypatch, tmp_path):
+    llm, one, seen = LLM(Endpoint(PRICED), tmp_path), Endpoint._one, []
+
+    def last(self, conversation, schema):  # "pair 0" is not answered before the seven others are on disk
+        if asked_of(conversation) == "pair 0":
+            for _ in range(1000):
+                if line_count(llm.file) == 7:
+                    break
+                Event().wait(0.01)
+            seen.append((line_count(llm.file), llm.calls, round(llm.usd / 168e-6)))
+        return one(self, conversation, schema)
+
+    monkeypatch.setattr(Endpoint, "_one", last)
+    assert None not in llm.ask(conversations(8), Verdict)
+    assert seen == [(7, 7, 7)]
+    assert (line_count(llm.file), llm.calls) == (8, 8)
+
+
+def test_answers_under_way_at_a_failure_are_kept(service, monkeypatch, tmp_path):
+    service.replies = {"pair 3": failure(400)}
+    begun, failed, one = Barrier(8, timeout=60), Event(), Endpoint._one
+
+    def slow(self, conversation, schema):  # all eight have begun when one fails; the others are answered after that
+        begun.wait()
+        if asked_of(conversation) != "pair 3":
+            assert failed.wait(60)
+            return one(self, conversation, schema)
+        try:
+            return one(self, conversation, schema)
+        finally:
+            failed.set()
+
+    monkeypatch.setattr(Endpoint, "_one", slow)
+    llm = LLM(Endpoint("m"), tmp_path)
+    with pytest.raises(WorkbookError, match=r"^The model m does not accept the request"):
+        llm.ask(conversations(8), Verdict)
+    assert (line_count(llm.file), llm.calls, len(service.asked)) == (7, 7, 7)
+
+
+def test_answers_under_way_at_an_interrupt_are_kept(service, monkeypatch, tmp_path):
+    begun, one = Barrier(8, timeout=60), Endpoint._one
+
+    def interrupted(self, conversation, schema):
+        begun.wait()
+        if asked_of(conversation) == "pair 0":
+            Event().wait(0.2)  # until the main thread does nothing but wait
+            signal.pthread_kill(main_thread().ident, signal.SIGINT)
+        return one(self, conversation, schema)
+
+    monkeypatch.setattr(Endpoint, "_one", interrupted)
+    llm = LLM(Endpoint("m"), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        llm.ask(conversations(12), Verdict)
+    assert len(service.asked) == line_count(llm.file) == llm.calls == 8
+
+
 @pytest.mark.parametrize(
     ("status", "words"), [(401, "refused the key"), (403, "refused the key"), (404, "know the model"), (400, "accept")]
 )
@@ -392,9 +475,10 @@ ODD = ["line\nbreak", "separators \u2028 \u2029 \x85 \x1e", "ünïcödé 漢字 
 
 def test_texts_of_every_kind_come_back_from_disk_as_they_were(tmp_path):
     class Odd(Fake):
-        def answer(self, conversations, schema):
+        def answer(self, conversations, schema, keep):
             self.asked.append([])
-            return [Reply(ODD[int(asked_of(c).split()[1])], "refused") for c in conversations]
+            for i, conversation in enumerate(conversations):
+                keep(i, Reply(ODD[int(asked_of(conversation).split()[1])], "refused"))
 
     first = LLM(Odd(), tmp_path)
     first.ask(conversations(len(ODD)), Verdict)

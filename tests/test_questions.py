@@ -37,9 +37,10 @@ class Writer:
     def __init__(self, write, small: bool = False):
         self.write, self.small, self.asked = write, small, []
 
-    def answer(self, conversations, schema):
+    def answer(self, conversations, schema, keep):
         self.asked += conversations
-        return [self.write(conversation) for conversation in conversations]
+        for i, conversation in enumerate(conversations):
+            keep(i, self.write(conversation))
 
 
 def request(conversation) -> tuple[list[str], str, str]:
