@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from helpers.collection import open_collection
 from helpers.evaluation import read_scoreboard
 from helpers.report import format_scoreboard, write_report
-from helpers.store import ROOT, WorkbookError, build_dir, exit_code
+from helpers.store import ROOT, SETTINGS, WorkbookError, build_dir, exit_code
 
 CELL_SECONDS = 3600
 
@@ -60,7 +60,7 @@ def run(wanted: str = "") -> None:
         chosen = str(path.resolve())  # the kernels run in notebooks/, where a relative path means another place
     collection = open_collection(chosen)
     print(collection, *collection.notices, sep="\n", flush=True)
-    env = {**os.environ, "COLLECTION": chosen, "TQDM_MININTERVAL": "5"}
+    env = {**os.environ, "COLLECTION": chosen, "TQDM_DISABLE": "1"}  # nobody watches: it is read when it is done
     start = time.perf_counter()
     for notebook in notebooks(wanted):
         print(f"{notebook.stem:<30}", end="", flush=True)
@@ -84,8 +84,12 @@ def run(wanted: str = "") -> None:
 
 
 def refresh(wanted: str = "") -> None:
-    """Execute the committed notebooks on the default collection and keep their outputs, free of anything of this machine."""
-    env = {**os.environ, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}
+    """Execute the committed notebooks on the default collection, without a person's settings, and keep their outputs.
+
+    They show nothing of this machine, and the same to everybody: keys, models and data of one's own are for ``run``.
+    """
+    plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    env = {**plain, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}
     solved = [p.parent / "solutions" / p.name for p in notebooks(wanted)]
     for path in [*notebooks(wanted), *(p for p in solved if p.is_file())]:
         # executed elsewhere, so that a failing notebook leaves the committed one as it was

@@ -10,6 +10,26 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
+# The environment variables by which a person chooses data, models, services and budgets: what results depend on.
+# The tests and the committed notebooks are executed without them.
+SETTINGS = (
+    "COLLECTION",
+    "LOG",
+    "TEXT_COLUMN",
+    "TRANSACTIONS",
+    "ENCODER_MODEL",
+    "RERANKER_MODEL",
+    "LLM_MODEL",
+    "LLM_MAX_CALLS",
+    "LLM_MAX_USD",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "OPENAI_EMBEDDING_MODEL",
+    "OPENAI_EMBEDDING_WIDTH",
+    "CO_API_KEY",
+    "CO_API_URL",
+    "CO_REQUESTS_PER_MINUTE",
+)
 
 
 class WorkbookError(Exception):

@@ -1,25 +1,12 @@
 """Every test has its own build folder and none of a person's settings."""
 
+from pathlib import Path
+
 import pytest
+from fakes import tiny_encoder
 
 from helpers.collection import Collection, open_collection
-
-SETTINGS = (
-    "COLLECTION",
-    "LOG",
-    "TEXT_COLUMN",
-    "TRANSACTIONS",
-    "ENCODER_MODEL",
-    "RERANKER_MODEL",
-    "LLM_MODEL",
-    "LLM_MAX_CALLS",
-    "LLM_MAX_USD",
-    "OPENAI_API_KEY",
-    "OPENAI_BASE_URL",
-    "CO_API_KEY",
-    "CO_API_URL",
-    "CO_REQUESTS_PER_MINUTE",
-)
+from helpers.store import SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +22,22 @@ def pydocs_collection(tmp_path_factory) -> Collection:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBOOK_BUILD", str(tmp_path_factory.mktemp("pydocs")))
         return open_collection("pydocs")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """Where an encoder of two layers with random weights is stored, which costs a second once."""
+    place = tmp_path_factory.mktemp("encoder")
+    tiny_encoder(place)
+    return place / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder):
+    """That encoder; tests must not change it but a copy."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(tiny_folder), device="cpu")
 
 
 @pytest.fixture

@@ -107,6 +107,28 @@ def test_prose_types_in_no_result(notebook):
             assert set(re.findall(r"\b[01]\.\d{3}\b", source(cell))) <= {"1.000"}
 
 
+def test_the_map_in_00_has_every_notebook_that_is_there_as_ready():
+    cells = load(ROOT / "notebooks" / "00_start_here.ipynb")["cells"]
+    text = next(source(cell) for cell in cells if "| notebook | the question it answers |" in source(cell))
+    rows = re.findall(r"^\|\W*(\d\d) ([^|]*)\|[^|]*\| *([^|]*?) *\|$", text, re.M)
+    there = {p.name[:2]: p.name for p in TO_DO if not p.name.startswith("00")}
+    assert {number for number, _, state in rows if state == "ready"} == set(there)
+    assert all(f"]({there[number]})" in name for number, name, state in rows if state == "ready")
+    assert not {number for number, _, state in rows if state == "to come"} & set(there)
+
+
+def test_each_of_the_three_worlds_of_01_has_a_heading_of_its_own():
+    heading, under = "", {}
+    for cell in load(ROOT / "notebooks" / "01_what_is_similar.ipynb")["cells"]:
+        if cell["cell_type"] == "markdown":
+            heading = (re.findall(r"^## (.+)$", source(cell), re.M) or [heading])[-1]
+        for world in ("statements", "read_profiles", "read_products"):  # drinks, dating, products
+            if cell["cell_type"] == "code" and f"{world}(" in source(cell):
+                under.setdefault(world, heading)
+    assert len(under) == 3
+    assert len(set(under.values())) == 3, under
+
+
 def exercises_of(notebook: dict) -> list[tuple[str, str, str]]:
     """(number, the check's cell, the folded solution) of each exercise."""
     found = []
