@@ -1,4 +1,4 @@
-# make run | homework | test | check | lab | bench   (README.md says what each does)
+# make run | homework | test | check | lab | bench | evidence   (README.md says what each does)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
@@ -10,7 +10,7 @@ export LOG
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run homework test check lab bench setup clean notebooks
+.PHONY: run homework test check lab bench evidence setup clean notebooks
 run: setup
 	@$(BIN)/python -m helpers.course run --notebooks "$(NOTEBOOKS)"
 
@@ -22,18 +22,25 @@ homework: setup
 test check: export TQDM_DISABLE := 1
 test check: export COLLECTION :=
 test check: export TRANSACTIONS :=
+test check: export TEXT_COLUMN :=
 test check: export LOG :=
 test check: export ENCODER_MODEL :=
 test check: export RERANKER_MODEL :=
 test check: export OPENAI_API_KEY :=
 test check: export OPENAI_BASE_URL :=
+test check: export OPENAI_EMBEDDING_MODEL :=
+test check: export OPENAI_EMBEDDING_WIDTH :=
 test check: export CO_API_KEY :=
+test check: export CO_API_URL :=
+test check: export CO_REQUESTS_PER_MINUTE :=
 test check: export LLM_MODEL :=
 test check: export LLM_MAX_CALLS :=
 test check: export LLM_MAX_USD :=
+# The student's notebook 11 is compared with the solutions, which run: tests/test_student.py.
 test: setup lint
 	$(BIN)/pytest tests
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks --ignore notebooks/11_homework.ipynb
+	$(BIN)/python -m helpers.evidence_commands check
 
 check: setup lint
 	$(BIN)/pytest tests -m "not slow"
@@ -46,6 +53,10 @@ lint: setup
 # For authors: execute the committed notebooks in place.
 notebooks: setup
 	@$(BIN)/python -m helpers.course refresh --notebooks "$(NOTEBOOKS)"
+
+# Make the committed evidence anew; run it again to go on. ONLY=recipes is one table, ONLY=recipes/width a part of it.
+evidence: setup
+	@$(BIN)/python -m helpers.evidence_commands make --only "$(ONLY)"
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks

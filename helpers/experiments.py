@@ -1,41 +1,44 @@
-"""The long experiments behind notebooks 06 and 07: ``python -m helpers.experiments learning-curve`` (negatives, recipes, rerankers).
+"""The long experiments behind notebooks 06 and 07: what they compare, their results, and the encoder's trainings.
 
-Each writes ``data/results/<name>.csv`` (for another ``COLLECTION``, under its build folder), a row a training, scored on dev over the
-whole collection and never on test. What is in the file is not trained again, so a run that is cut off goes on.
+The results are committed evidence, ``data/results/<name>.csv`` (for another collection or encoder, in the build folder),
+a row a training, scored on dev and never on test. ``make evidence ONLY=learning-curve`` makes one anew, or goes on.
 """
 
-import argparse
-import sys
-import time
+import json
+import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from helpers.choosing import DevRetrieval, dev_corpus
-from helpers.collection import Collection, open_collection
+from helpers.choosing import DEV_PASSAGES, DevRetrieval, dev_corpus
+from helpers.collection import Collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
 from helpers.evaluation import evaluate
-from helpers.models import load_encoder
+from helpers.evidence import RESULTS, Id, Piece, read_table
+from helpers.models import PACKAGED, load_encoder, load_late_interaction, model_key
 from helpers.recipe import Recipe
+from helpers.rerankers import LateInteraction
 from helpers.retrievers import BM25, Dense
-from helpers.store import DATA, WorkbookError, fingerprint, write_text
-from helpers.training import TrainingSet, finetune_encoder, open_training_set, sample_queries
+from helpers.store import WorkbookError, fingerprint
+from helpers.training import RERANKER, TrainingSet, finetune_encoder, open_training_set, sample_queries
 from helpers.triplets import NEGATIVES, Triplet, build_triplets
 
-RESULTS = DATA / "results"
 SIZES = (0, 125, 250, 500, 1000, None)  # None: all
 SEEDS = (0, 1, 2)  # of the learning curve
 BUDGET = 500  # questions in the comparisons of negatives and of recipes
+UNLIKE = 0.9  # of the positive's score: above it, late interaction takes a negative for a false one
+WHOLE = tuple("ndcg@10 recall@10 recall@100 mrr@10 judged@10".split())  # measured over the whole collection
 
 
 class Trial(NamedTuple):
     """One training of an experiment: what it is called, how many questions, which negatives, which recipe.
 
-    ``whole``: scored over the whole collection too, as untrained systems are; else on the small dev collection alone, which is
-    enough to compare trainings with each other.
+    ``whole``: scored over the whole collection too, as untrained systems are; else on the small dev collection alone,
+    which is enough to compare trainings with each other. ``mined``: how many nearest passages its negatives are among.
     """
 
     name: str
@@ -45,6 +48,37 @@ class Trial(NamedTuple):
     margin: float | None = 0.05
     recipe: Recipe = Recipe()
     whole: bool = False
+    mined: int = 500
+
+    @property
+    def model(self) -> str:
+        """The name its model is kept under: one for a training that two experiments share, or that is notebook 06's."""
+        if self.size is None and self.recipe == Recipe():
+            return "encoder-tuned"
+        return f"experiment-{fingerprint(repr(self._replace(name='', whole=False)))}"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The columns that it is scored in, the most telling first."""
+        return (WHOLE if self.whole else ()) + (("small dev", "start") if self.size != 0 else ())
+
+
+class Attempt(NamedTuple):
+    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all), kept as ``model``.
+
+    It orders the best ``depth`` passages of the tuned encoder. ``mined``: how many nearest its negatives are among.
+    """
+
+    name: str
+    kind: str = "late interaction"
+    start: str = "tuned encoder"
+    questions: int = RERANKER.questions
+    negatives: str = "encoder-hard"
+    per_query: int = RERANKER.negatives
+    recipe: Recipe = RERANKER.recipe
+    model: str = "attempt"
+    depth: int = 50
+    mined: int = 200
 
 
 def learning_curve() -> Iterator[Trial]:
@@ -75,11 +109,72 @@ def recipes() -> Iterator[Trial]:
     yield Trial("all questions, learning rate 2e-4", None, recipe=Recipe(learning_rate=2e-4), whole=True)
 
 
-EXPERIMENTS: dict[str, Callable[[], Iterator[Trial]]] = {
+def rerankers() -> Iterator[Attempt]:
+    """What was tried as a second stage, the cheapest first."""
+    recipe = RERANKER.recipe
+    cross = replace(recipe, batch_size=8)
+    yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
+    yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
+    yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
+    yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
+
+
+TRAININGS: dict[str, Callable[[], Iterator[Trial]]] = {
     "learning-curve": learning_curve,
     "negatives": negatives,
     "recipes": recipes,
 }
+EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, "rerankers": rerankers}
+
+
+def shared_key(collection: Collection) -> str:
+    """A fingerprint of what every row depends on: the encoder's weights and all texts. It takes no encoding."""
+    data = open_training_set(collection)
+    texts = [collection.corpus, data.queries, data.positives, data.dev, data.dev_qrels]
+    return fingerprint(model_key(load_encoder()), *texts, DEV_PASSAGES, UNLIKE)
+
+
+def keys(name: str, shared: str) -> dict[Id, str]:
+    """{(name, seed): key} of an experiment's rows; rerankers depend on the default recipe too, by the tuned encoder."""
+    found = {}
+    for trial in EXPERIMENTS[name]():
+        first_stage = [repr(Recipe())] if isinstance(trial, Attempt) else []
+        found[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
+    return found
+
+
+def log_file(name: str, collection: Collection) -> Path:
+    """Where a table is: committed for the default collection and the packaged encoder, else in the build folder."""
+    default = collection.name == "pydocs" and os.environ.get("ENCODER_MODEL", "") in ("", PACKAGED)
+    return (RESULTS if default else collection.build / "results") / f"{name}.csv"
+
+
+def command(name: str, collection: Collection) -> str:
+    """What makes an experiment's table on this collection."""
+    own = f"COLLECTION={shlex.quote(os.environ.get('COLLECTION') or '…')} " if collection.name != "pydocs" else ""
+    return f"make evidence {own}ONLY={name}"
+
+
+def table(name: str, collection: Collection) -> pd.DataFrame:
+    """An experiment's table on this collection, empty when it was not run; raises WorkbookError as ``read_table``."""
+    if name not in EXPERIMENTS:
+        raise WorkbookError(f"There is no experiment {name!r}: name one of {', '.join(EXPERIMENTS)}.")
+    file = log_file(name, collection)
+    if not file.is_file():
+        return pd.DataFrame()
+    return read_table(file, keys(name, shared_key(collection)), command(name, collection))
+
+
+def results(name: str, collection: Collection) -> pd.DataFrame:
+    """The table for a notebook: empty, after a sentence in print, where it was not made or may not be shown."""
+    try:
+        found = table(name, collection)
+    except WorkbookError as error:
+        print(f"Refused: {error}")
+        return pd.DataFrame()
+    if found.empty:
+        print(f"Skipped: `{command(name, collection)}` makes this evidence for {collection.name}.")
+    return found
 
 
 class Bench:
@@ -91,115 +186,80 @@ class Bench:
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
         self.bm25 = BM25("bm25s").index(collection.corpus)
-        near = self.base.retrieve(self.set.dev)
-        self.dev = DevRetrieval(
-            self.set.dev, self.set.dev_qrels, dev_corpus(collection.corpus, self.set.dev_qrels, near)
-        )
+        small = dev_corpus(collection.corpus, self.set.dev_qrels, self.base.retrieve(self.set.dev))
+        self.dev = DevRetrieval(self.set.dev, self.set.dev_qrels, small)
         self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
-        self.key = fingerprint(self.dev.key, self.set.queries, self.set.positives)
 
     def triplets(self, trial: Trial) -> list[Triplet]:
         """The rows of a trial; the recipe's seed draws its questions."""
         queries, positives = sample_queries(self.set, trial.size, trial.recipe.seed)
         return build_triplets(
-            self.collection.corpus, queries, positives, trial.negatives, n=trial.per_query, seed=trial.recipe.seed,
-            bm25=self.bm25, embedder=CachedEmbedder(self.base.embedder, self.tables), margin=trial.margin, depth=500,
+            self.collection.corpus,
+            queries,
+            positives,
+            trial.negatives,
+            n=trial.per_query,
+            seed=trial.recipe.seed,
+            bm25=self.bm25,
+            embedder=CachedEmbedder(self.base.embedder, self.tables),
+            margin=trial.margin,
+            depth=trial.mined,
             keep=keep_unlike(self.collection, queries, positives) if trial.negatives == "filtered" else None,
-        )  # fmt: skip
+        )
 
     def run(self, trial: Trial) -> dict:
-        """Train and score one trial on dev, over the whole collection."""
+        """Train and score one trial on dev; the columns of its row."""
         record, found = {}, self.base.retrieve(self.set.dev)
         if trial.size != 0:
-            same = fingerprint(repr(trial._replace(name="", whole=False)))  # the same training under two names is one
-            name = "encoder-tuned" if trial.size is None and trial.recipe == Recipe() else f"experiment-{same}"
-            trained = finetune_encoder(
-                self.collection, self.triplets(trial), self.dev, load_encoder(), trial.recipe, name
-            )
+            rows = self.triplets(trial)
+            trained = finetune_encoder(self.collection, rows, self.dev, load_encoder(), trial.recipe, trial.model)
             record = trained.record
             found = self.whole.retrieve(trained.model, 100) if trial.whole else {}
-        scores = evaluate(self.set.dev_qrels, found) if found else {}
         row = {
             "name": trial.name,
             "seed": trial.recipe.seed,
             "rows": record.get("rows", 0),
             "step": record.get("step", 0),
+            "questions": len(self.set.queries) if trial.size is None else trial.size,
         }
-        row["questions"] = len(self.set.queries) if trial.size is None else trial.size
         row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
-        row |= {m: scores[m] for m in ("ndcg@10", "recall@10", "recall@100", "mrr@10", "judged@10")} if scores else {}
-        return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} | {
-            "seconds": round(record.get("seconds", 0))
-        }
-
-
-def curve_point(collection: Collection, data: TrainingSet, dev: DevRetrieval, size: int, seed: int) -> float:
-    """Train one point of the learning curve now: nDCG@10 on the small dev collection, the log's column "small dev"."""
-    queries, positives = sample_queries(data, size, seed)
-    rows = build_triplets(collection.corpus, queries, positives, "in-batch", seed=seed)
-    trained = finetune_encoder(collection, rows, dev, load_encoder(), Recipe(seed=seed), f"encoder-{size}-seed{seed}")
-    return trained.record["dev"]["best"]
+        scores = evaluate(self.set.dev_qrels, found) if found else {}
+        row |= {measure: scores[measure] for measure in WHOLE if scores}
+        row = {column: round(value, 5) if isinstance(value, float) else value for column, value in row.items()}
+        return row | {"seconds": round(record.get("seconds", 0))}
 
 
 def keep_unlike(collection: Collection, queries, positives):
-    """The judge of notebook 05: a negative is kept when late interaction scores it below 90 % of the positive."""
-    from helpers.models import load_late_interaction
-    from helpers.rerankers import LateInteraction
-
+    """The judge of notebook 05: a negative is kept when late interaction scores it below ``UNLIKE`` × the positive."""
     late = LateInteraction(load_late_interaction(), collection.build / "lancedb")
     answer = {queries[q]: collection.corpus[max(docs, key=docs.get)] for q, docs in positives.items()}
 
     def keep(query: str, passages: Sequence[str]) -> list[bool]:
         scores = late.score(query, [answer[query], *passages])
-        return (scores[1:] < 0.9 * scores[0]).tolist()
+        return (scores[1:] < UNLIKE * scores[0]).tolist()
 
     return keep
 
 
-def log_file(name: str, collection: Collection) -> Path:
-    """The log: committed for the default collection, in the build folder for one's own."""
-    folder = RESULTS if collection.name == "pydocs" else collection.build / "results"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.csv"
-
-
-def results(name: str, collection: Collection) -> pd.DataFrame:
-    """The log of an experiment on this collection; empty when it was not run."""
-    file = log_file(name, collection)
-    return pd.read_csv(file, dtype={"name": str}) if file.is_file() else pd.DataFrame()
-
-
-def run(name: str, collection: Collection, only: str = "") -> pd.DataFrame:
-    """Run an experiment, or go on with it; the table of all its rows. ``only`` picks the trials whose name holds it."""
-    file = log_file(name, collection)
-    bench = Bench(collection)
-    for trial in EXPERIMENTS[name]():
-        rows = results(name, collection).to_dict("records")
-        key = fingerprint(repr(trial), bench.key)
-        if any(row["key"] == key for row in rows) or only not in trial.name:
-            continue
-        began = time.perf_counter()
-        row = bench.run(trial) | {"key": key}
-        rows = [r for r in rows if (r["name"], r["seed"]) != (row["name"], row["seed"])]
-        write_text(file, pd.DataFrame([*rows, row]).to_csv(index=False))
-        took = time.perf_counter() - began
-        print({k: v for k, v in row.items() if k != "key"}, f"{took:.0f} s", flush=True)
-    return results(name, collection)
-
-
-def main() -> int:
-    """The command line; 0 when all went well, 1 with one sentence on stderr when not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("experiment", choices=list(EXPERIMENTS))
-    parser.add_argument("--only", default="", help="only the trials whose name holds this")
-    arguments = parser.parse_args()
+def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
+    """Whether a model of this name was trained by this recipe before, so that it is only loaded."""
     try:
-        print(run(arguments.experiment, open_collection(), arguments.only).to_string())
-    except WorkbookError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+        record = json.loads((collection.build / "models" / model / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return record.get("recipe") == json.loads(json.dumps(asdict(recipe)))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def pieces(collection: Collection, shared: str, bench: Callable[[], Bench]) -> list[Piece]:
+    """The rows of the encoder's trainings; ``bench`` is called when one of them is made, not before."""
+    ready = is_trained(collection, "encoder-tuned", Recipe())
+    found = []
+    for table, trials in TRAININGS.items():
+        for trial, ((name, seed), key) in zip(trials(), keys(table, shared).items(), strict=True):
+            few = trial.size is not None and trial.size <= BUDGET
+            quick = few or (ready and trial.model == "encoder-tuned")
+            tolerance = 0.03 if trial.size != 0 else 0.002  # what is trained differs more from machine to machine
+            found.append(
+                Piece(table, name, seed, key, lambda trial=trial: bench().run(trial), trial.measured, tolerance, quick)
+            )
+    return found

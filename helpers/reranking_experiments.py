@@ -1,121 +1,85 @@
-"""The rerankers that were tried for notebook 07: ``python -m helpers.reranking_experiments`` writes ``data/results/rerankers.csv``."""
+"""The rerankers of notebook 07's appendix, trained and scored; ``make evidence ONLY=rerankers`` makes their table."""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
-
-import pandas as pd
+from collections.abc import Callable
 
 from helpers.choosing import DevReranking, reranker_of
-from helpers.collection import Collection, open_collection
+from helpers.collection import Collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
 from helpers.evaluation import choose_weight, evaluate
-from helpers.experiments import Bench, log_file, results
+from helpers.evidence import Piece
+from helpers.experiments import Attempt, Bench, is_trained, keys, rerankers
 from helpers.models import load_encoder, pair_encoder, token_encoder
 from helpers.recipe import Recipe
-from helpers.retrievers import Dense
-from helpers.store import WorkbookError, fingerprint, write_text
-from helpers.training import (
-    RERANKER,
-    finetune_late_interaction,
-    finetune_reranker,
-    sample_queries,
-    tuned_encoder,
-)
+from helpers.retrievers import Dense, Run
+from helpers.training import finetune_late_interaction, finetune_reranker, sample_queries, tuned_encoder
 from helpers.triplets import Triplet, build_triplets
 
-DEPTH = 50
-
-
-class Attempt(NamedTuple):
-    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all), kept as ``model``."""
-
-    name: str
-    kind: str = "late interaction"
-    start: str = "tuned encoder"
-    questions: int = RERANKER.questions
-    negatives: str = "encoder-hard"
-    per_query: int = RERANKER.negatives
-    recipe: Recipe = RERANKER.recipe
-    model: str = "attempt"
-
-
-def attempts() -> Iterator[Attempt]:
-    """What was tried, the cheapest first."""
-    recipe = RERANKER.recipe
-    cross = replace(recipe, batch_size=8)
-    yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
-    yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
-    yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
-    yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
+MEASURED = ("alone", "mixed", "first stage")
 
 
 class RerankingBench:
-    """What all attempts share: the tuned first stage, its dev run, and the questions."""
+    """What all attempts share: the tuned first stage and the questions."""
 
-    def __init__(self, collection: Collection):
-        self.bench = Bench(collection)
-        self.collection, self.set = collection, self.bench.set
-        tuned = tuned_encoder(collection, self.set, self.bench.base).model
+    def __init__(self, bench: Bench):
+        self.collection, self.set, self.tables = bench.collection, bench.set, bench.tables
+        tuned = tuned_encoder(self.collection, self.set, bench.base).model
         self.encoders = {"encoder": load_encoder(), "tuned encoder": tuned}
-        self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.bench.tables).index(collection.corpus)
-        found = self.first.retrieve(self.set.dev, DEPTH)
-        self.near = found
-        self.dev = DevReranking(self.set.dev, self.set.dev_qrels, found, collection.corpus)
+        self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.tables).index(self.collection.corpus)
 
     def triplets(self, attempt: Attempt) -> list[Triplet]:
         """The rows of an attempt; negatives come from the tuned first stage, whose mistakes a reranker has to mend."""
-        queries, positives = sample_queries(self.set, attempt.questions, seed=0)
-        embedder = CachedEmbedder(self.first.embedder, self.bench.tables)
-        return build_triplets(self.collection.corpus, queries, positives, attempt.negatives, n=attempt.per_query, embedder=embedder, depth=200)  # fmt: skip
+        queries, positives = sample_queries(self.set, attempt.questions, seed=attempt.recipe.seed)
+        return build_triplets(
+            self.collection.corpus,
+            queries,
+            positives,
+            attempt.negatives,
+            n=attempt.per_query,
+            embedder=CachedEmbedder(self.first.embedder, self.tables),
+            depth=attempt.mined,
+        )
+
+    def trained(self, attempt: Attempt, near: Run) -> tuple:
+        """(the attempt's model, the seconds its training took); dev chooses its checkpoint by the best of ``near``."""
+        encoder, cross = self.encoders[attempt.start], attempt.kind == "cross-encoder"
+        model = (pair_encoder if cross else token_encoder)(encoder)
+        if not attempt.questions:
+            return model, 0.0
+        tune = finetune_reranker if cross else finetune_late_interaction
+        dev = DevReranking(self.set.dev, self.set.dev_qrels, near, self.collection.corpus)
+        done = tune(self.collection, self.triplets(attempt), dev, model, attempt.recipe, attempt.model)
+        return done.model, done.record["seconds"]
 
     def run(self, attempt: Attempt) -> dict:
-        """Train and score one attempt on dev: its own order of the best 50, and the best mixture with the first stage."""
-        encoder, cross = self.encoders[attempt.start], attempt.kind == "cross-encoder"
-        model, seconds = (pair_encoder if cross else token_encoder)(encoder), 0.0
-        if attempt.questions:
-            tune = finetune_reranker if cross else finetune_late_interaction
-            trained = tune(
-                self.collection,
-                self.triplets(attempt),
-                self.dev,
-                model,
-                attempt.recipe,
-                attempt.model,
-            )
-            model, seconds = trained.model, trained.record["seconds"]
-        scores = reranker_of(model).rerank(self.set.dev, self.near, self.collection.corpus, DEPTH)
-        weight, means = choose_weight(self.set.dev_qrels, self.near, scores)
-        alone = evaluate(self.set.dev_qrels, scores)["ndcg@10"]
-        return {"name": attempt.name, "start": attempt.start, "questions": attempt.questions, "first stage": round(means[0.0], 5),
-                "alone": round(alone, 5), "mixed": round(means[weight], 5), "weight": weight, "seconds": round(seconds)}  # fmt: skip
+        """Train and score one attempt on dev: its own order of the best, and the best mixture of both stages."""
+        near = self.first.retrieve(self.set.dev, attempt.depth)
+        model, seconds = self.trained(attempt, near)
+        scores = reranker_of(model).rerank(self.set.dev, near, self.collection.corpus, attempt.depth)
+        weight, means = choose_weight(self.set.dev_qrels, near, scores)
+        return {
+            "name": attempt.name,
+            "seed": attempt.recipe.seed,
+            "start": attempt.start,
+            "questions": attempt.questions,
+            "first stage": round(means[0.0], 5),
+            "alone": round(evaluate(self.set.dev_qrels, scores)["ndcg@10"], 5),
+            "mixed": round(means[weight], 5),
+            "weight": weight,
+            "seconds": round(seconds),
+        }
 
 
-def run(collection: Collection) -> pd.DataFrame:
-    """Run all attempts, or go on with them; the table of all rows."""
-    bench, file = RerankingBench(collection), log_file("rerankers", collection)
-    for attempt in attempts():
-        key = fingerprint(repr(attempt), bench.dev.key)
-        rows = results("rerankers", collection).to_dict("records")
-        if any(row["key"] == key for row in rows):
-            continue
-        row = bench.run(attempt) | {"key": key}
-        rows = [r for r in rows if r["name"] != row["name"]]
-        write_text(file, pd.DataFrame([*rows, row]).to_csv(index=False))
-        print({k: row[k] for k in ("name", "first stage", "alone", "mixed", "weight", "seconds")}, flush=True)
-    return results("rerankers", collection)
+def pieces(collection: Collection, shared: str, bench: Callable[[], RerankingBench]) -> list[Piece]:
+    """The rows of the rerankers' table; ``bench`` is called when one of them is made, not before.
 
-
-def main() -> int:
-    """The command line; 0 when all went well, 1 with one sentence on stderr when not."""
-    try:
-        print(run(open_collection()).to_string())
-    except WorkbookError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    All start from the tuned encoder: none is quick before that is trained, nor comes out the same on every machine.
+    """
+    ready = is_trained(collection, "encoder-tuned", Recipe())
+    found = []
+    for attempt, ((name, seed), key) in zip(rerankers(), keys("rerankers", shared).items(), strict=True):
+        loaded = attempt.model == "late-interaction-tuned" and is_trained(collection, attempt.model, attempt.recipe)
+        quick = ready and (attempt.questions == 0 or loaded)
+        found.append(
+            Piece("rerankers", name, seed, key, lambda attempt=attempt: bench().run(attempt), MEASURED, quick=quick)
+        )
+    return found

@@ -1,21 +1,28 @@
-"""The long experiments: what they compare, that they go on where they stopped, and that the committed logs are theirs."""
+"""The long experiments: what they compare, what is measured in them, and that the committed logs are theirs."""
 
-from typing import ClassVar
+import dataclasses
+import json
+import re
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+from fakes import random_texts
 
 from helpers import comparisons, experiments, reranking_experiments
 from helpers.collection import Collection
 from helpers.evaluation import evaluate, first_pool
-from helpers.store import DATA
+from helpers.evidence_commands import all_pieces, make, picked
+from helpers.experiments import log_file, results, table
+from helpers.fitting import Trained
+from helpers.models import load_encoder
+from helpers.recipe import Recipe
+from helpers.retrievers import Dense
+from helpers.store import DATA, WorkbookError
+from helpers.training import RERANKER
 from helpers.triplets import NEGATIVES
 
-COMMITTED = {
-    "learning-curve": experiments.learning_curve,
-    "negatives": experiments.negatives,
-    "recipes": experiments.recipes,
-}
+COMMITTED = experiments.TRAININGS
 
 
 def test_the_learning_curve_has_every_size_that_is_drawn_with_three_seeds():
@@ -47,37 +54,159 @@ def test_the_change_that_was_best_on_few_questions_is_tried_on_all_beside_the_de
     assert all(trial.whole for trial in every)
 
 
-class FakeBench:
-    """Answers without training; counts how often it is asked."""
-
-    asked: ClassVar[list] = []
-
-    def __init__(self, collection):
-        self.key = "k"
-
-    def run(self, trial):
-        self.asked.append(trial.name)
-        if len(self.asked) == 3:
-            raise KeyboardInterrupt
-        return {"name": trial.name, "seed": trial.recipe.seed, "ndcg@10": 0.5}
+@pytest.fixture
+def small(tiny_folder, monkeypatch):
+    """A collection of 80 made-up passages with train and dev queries, and an encoder of two layers for it."""
+    monkeypatch.setenv("ENCODER_MODEL", str(tiny_folder))
+    corpus = {f"d{i:02}": f"{text} {i}" for i, text in enumerate(random_texts(80))}
+    queries = {f"q{i:02}": f"{text} about {i}" for i, text in enumerate(random_texts(60, seed=1, length=5))}
+    qrels = {f"q{i:02}": {f"d{i:02}": 1} for i in range(60)}
+    ids = sorted(qrels)
+    splits = {"train": {q: qrels[q] for q in ids[:45]}, "dev": {q: qrels[q] for q in ids[45:]}}
+    return Collection("small", corpus, queries, splits)
 
 
-def test_an_experiment_that_is_cut_off_goes_on_and_repeats_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(experiments, "Bench", FakeBench)
-    monkeypatch.setattr(FakeBench, "asked", [])
-    tiny = Collection("tiny", {"a": "apple"})
-    with pytest.raises(KeyboardInterrupt):
-        experiments.run("negatives", tiny)
-    assert len(experiments.results("negatives", tiny)) == 2
-    table = experiments.run("negatives", tiny)
-    assert len(table) == 6
-    assert len(FakeBench.asked) == 3 + 4
-    experiments.run("negatives", tiny)
-    assert len(FakeBench.asked) == 7
+@pytest.fixture
+def untrained(monkeypatch):
+    """Every training gives back the model that it was given; the list of what was asked for."""
+    asked = []
+
+    def train(collection, rows, dev, model, recipe, name):
+        asked.append((name, rows))
+        start = dev(model)[dev.primary_metric]
+        record = {"rows": len(rows), "step": 0, "dev": {"start": start, "best": start}, "seconds": 61.4}
+        return Trained(model, collection.build, record)
+
+    def tuned(collection, data, base):
+        return Trained(load_encoder(), collection.build, {})
+
+    monkeypatch.setattr(experiments, "finetune_encoder", train)
+    monkeypatch.setattr(reranking_experiments, "finetune_late_interaction", train)
+    monkeypatch.setattr(reranking_experiments, "finetune_reranker", train)
+    monkeypatch.setattr(reranking_experiments, "tuned_encoder", tuned)
+    return asked
+
+
+@pytest.mark.parametrize("only", ["learning-curve/0", "learning-curve/all", "negatives", "recipes", "rerankers"])
+def test_a_piece_has_the_columns_that_it_is_measured_in(only, small, untrained):
+    made = picked(all_pieces(small), only)
+    make(small, all_pieces(small), only, say=lambda line: None)
+    log = results(only.partition("/")[0], small).set_index(["name", "seed"])
+    assert len(log) == len(made)
+    for piece in made:
+        row = log.loc[(piece.name, piece.seed)].dropna()
+        assert all(0 <= row[column] <= 1 for column in piece.measured)
+        numbers = set(row.index) & {"small dev", *experiments.WHOLE, "alone", "mixed", "first stage"}
+        assert numbers == set(piece.measured) - {"start"}
+        assert row["seconds"] == (61 if piece.name != "0" and "untrained" not in piece.name else 0)
+    if only == "negatives":
+        counts = [sum(len(row.negative_ids) for row in rows) for _, rows in untrained]
+        of_kind = dict(zip(NEGATIVES, counts, strict=True))
+        assert (of_kind["in-batch"], of_kind["random"]) == (0, 45)
+        assert all(of_kind[kind] > 0 for kind in ("bm25-hard", "encoder-hard", "mixed"))
+
+
+def test_a_bench_is_made_when_a_piece_is_and_not_before(small, untrained, monkeypatch):
+    monkeypatch.setattr(Dense, "index", lambda *_: pytest.fail("something was indexed"))
+    pieces = all_pieces(small)
+    assert len(pieces) == 14 + 6 + 7 + 4
+    assert results("negatives", small).empty
+    with pytest.raises(pytest.fail.Exception, match="was indexed"):
+        pieces[0].make()
+
+
+def test_the_trainings_of_two_experiments_that_are_one_share_its_model(small, untrained):
+    default = next(experiments.recipes())
+    in_batch = next(trial for trial in experiments.negatives() if trial.negatives == "in-batch")
+    curve = next(trial for trial in experiments.learning_curve() if (trial.name, trial.recipe.seed) == ("500", 0))
+    assert default.model == in_batch.model == curve.model != next(experiments.negatives()).model
+    every = [trial.model for trial in experiments.recipes() if trial.size is None]
+    assert every[0] == "encoder-tuned" != every[1]
+
+
+def quick(collection) -> set[tuple[str, str]]:
+    return {(piece.table, piece.name) for piece in all_pieces(collection) if piece.quick}
+
+
+def trained_before(collection, name, recipe):
+    folder = collection.build / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"recipe": asdict(recipe)}))
+
+
+def test_quick_is_what_trains_on_few_questions_and_what_the_notebooks_have_trained_already(small):
+    few = quick(small)
+    assert {name for table, name in few if table == "learning-curve"} == {"0", "125", "250", "500"}
+    assert {name for table, name in few if table == "negatives"} == set(NEGATIVES)
+    assert {table for table, _ in few} == {"learning-curve", "negatives", "recipes"}
+    trained_before(small, "encoder-tuned", Recipe(warmup=0.9))  # an older recipe's: it would be trained anew
+    assert quick(small) == few
+    trained_before(small, "encoder-tuned", Recipe())
+    more = quick(small)
+    untrained = {("rerankers", a.name) for a in experiments.rerankers() if a.questions == 0}
+    assert more - few == {("learning-curve", "all"), ("recipes", "all questions")} | untrained
+    trained_before(small, "late-interaction-tuned", RERANKER.recipe)
+    assert quick(small) - more == {("rerankers", "late interaction, tuned")}
+
+
+def test_only_the_encoder_as_it_is_has_to_come_out_nearly_the_same(small):
+    strict = {(p.table, p.name) for p in all_pieces(small) if p.tolerance < 0.03}
+    assert strict == {("learning-curve", "0")}
+
+
+def test_the_keys_of_rerankers_change_with_the_recipe_of_their_first_stage(monkeypatch):
+    before = {name: experiments.keys(name, "shared") for name in experiments.EXPERIMENTS}
+    monkeypatch.setattr(experiments, "Recipe", lambda **changes: Recipe(**({"warmup": 0.9} | changes)))
+    for name in ("rerankers", "learning-curve"):
+        after = experiments.keys(name, "shared")
+        assert after.keys() == before[name].keys()
+        assert not set(after.values()) & set(before[name].values())
+
+
+def test_every_row_has_a_key_of_its_own():
+    found = [key for name in experiments.EXPERIMENTS for key in experiments.keys(name, "shared").values()]
+    assert len(set(found)) == len(found) == 31
+
+
+def test_another_collection_or_encoder_has_its_tables_in_the_build_folder(monkeypatch, pydocs_collection):
+    assert log_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
+    own = Collection("tiny", {"a": "apple"})
+    assert log_file("recipes", own) == own.build / "results" / "recipes.csv"
+    monkeypatch.setenv("ENCODER_MODEL", "all-MiniLM-L6-v2")
+    assert log_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
+    monkeypatch.setenv("ENCODER_MODEL", "someone/else")
+    assert log_file("recipes", pydocs_collection) == pydocs_collection.build / "results" / "recipes.csv"
+
+
+def test_stale_results_of_ones_own_collection_name_the_command_with_the_collection(small, untrained, monkeypatch):
+    make(small, all_pieces(small), "negatives/random", say=lambda line: None)
+    assert len(results("negatives", small)) == 1
+    changed = dataclasses.replace(small, corpus={**small.corpus, "d79": "something else"})
+    monkeypatch.setenv("COLLECTION", "my docs")
+    with pytest.raises(WorkbookError, match=r"is stale.*`make evidence COLLECTION='my docs' ONLY=negatives`"):
+        table("negatives", changed)
+
+
+def test_a_notebook_shows_nothing_of_stale_or_missing_results_but_a_sentence(small, untrained, capsys):
+    assert results("negatives", small).empty
+    assert capsys.readouterr().out.startswith("Skipped: `make evidence ")
+    make(small, all_pieces(small), "negatives/random", say=lambda line: None)
+    assert len(results("negatives", small)) == 1
+    assert capsys.readouterr().out == ""
+    changed = dataclasses.replace(small, corpus={**small.corpus, "d79": "something else"})
+    assert results("negatives", changed).empty
+    assert re.match(r"Refused: .*is stale.*\n$", capsys.readouterr().out)
+
+
+def test_results_of_an_experiment_that_is_none_are_refused():
+    with pytest.raises(
+        WorkbookError, match=r"no experiment 'recipe': name one of learning-curve, negatives, recipes, rer"
+    ):
+        table("recipe", Collection("tiny", {"a": "apple"}))
 
 
 def test_an_experiment_that_was_not_run_has_no_results():
-    assert experiments.results("negatives", Collection("tiny", {"a": "apple"})).empty
+    assert results("negatives", Collection("tiny", {"a": "apple"})).empty
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -96,7 +225,7 @@ def test_the_committed_learning_curve_has_every_size():
 
 def test_the_committed_attempts_at_reranking_are_those_of_the_code():
     log = pd.read_csv(DATA / "results" / "rerankers.csv")
-    assert set(log["name"]) <= {a.name for a in reranking_experiments.attempts()}
+    assert set(log["name"]) <= {a.name for a in experiments.rerankers()}
 
 
 def test_the_frontier_keeps_what_nothing_beats_in_both():
