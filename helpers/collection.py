@@ -25,6 +25,7 @@ class Collection:
     qrels : {split: {query_id: {doc_id: grade}}}, grade 0 = not relevant, higher = more relevant
     pages : {document_id: whole text} where the passages are parts of longer documents, else {}
     query_info : {query_id: what is known of the query, such as kind or library}
+    clicked : the queries whose labels are clicks of a search log, which are no judgments
     notices : sentences about what was found and put right when it was opened
     """
 
@@ -34,6 +35,7 @@ class Collection:
     qrels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
     query_info: dict[str, dict] = field(default_factory=dict)
+    clicked: frozenset[str] = frozenset()
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -156,6 +158,17 @@ def _open_pydocs() -> Collection:
     return Collection("pydocs", passages, queries, qrels, pages, info)
 
 
+def own_name(path: Path) -> str:
+    """What a collection of one's own is called, and its build folder: the file's or folder's name, and a short hash of its path.
+
+    So neither two folders of one name nor a file called pydocs.jsonl share what is made.
+    """
+    whole = path.resolve()
+    stem = whole.name if whole.is_dir() else whole.name.split(".")[0]
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "collection"
+    return f"{name}-{fingerprint(str(whole))[:6]}"
+
+
 def open_collection(name_or_path: str | Path | None = None, *, text: str | None = None) -> Collection:
     """Open a collection by its built-in name or from a path; by default ``$COLLECTION``, else ``pydocs``.
 
@@ -173,17 +186,14 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
         raise WorkbookError(
             f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here: correct the path."
         )
-    stem = path.resolve().name if path.is_dir() else path.name.split(".")[0]
-    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "collection"
-    taken = name in BUILT_IN or build_path(name).resolve() == path.resolve()  # what is made stays out of what is read
-    name = f"{name}-data" if taken else name
+    name = own_name(path)
     queries, qrels, info, pages, notices = {}, {}, {}, {}, []
     if path.is_file():
         if readers.kind_of(path) not in readers.TABLE_TYPES:
             raise WorkbookError(
                 f"{path} is not a {', '.join(readers.TABLE_TYPES)} file: name one, or a folder of documents."
             )
-        corpus = readers.read_table(path, text or os.environ.get("TEXT_COLUMN"))
+        corpus = readers.read_table(path, text or os.environ.get("TEXT_COLUMN") or None)
     elif readers.find(path, "corpus.jsonl"):
         corpus, queries, qrels, info = readers.read_beir(path)
     else:
@@ -206,4 +216,4 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
     if rivals:
         raise WorkbookError(f"{path / 'qrels'} has {' and '.join(rivals)}, which mean the same split: keep one file.")
     qrels = carve_splits({_SAME.get(s, s): q for s, q in qrels.items()}, notices)
-    return Collection(name, corpus, queries, qrels, pages, info, notices)
+    return Collection(name, corpus, queries, qrels, pages, info, notices=notices)

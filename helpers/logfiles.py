@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -109,13 +109,19 @@ def import_log(path: Path | str, log: SearchLog, columns: Mapping[str, str]) -> 
     Rows alike in every column are told apart by their order. Raises WorkbookError with file, line and column.
     """
     path = Path(path)
+    if kind_of(path) not in (".csv", ".jsonl"):
+        raise WorkbookError(f"{path} is neither .csv nor .jsonl: save the log as one of these.")
+    return import_rows(list(_csv_rows(path) if kind_of(path) == ".csv" else read_jsonl(path)), path, log, columns)
+
+
+def import_rows(
+    rows: Sequence[tuple[int, Mapping[str, Any]]], path: Path, log: SearchLog, columns: Mapping[str, str]
+) -> int:
+    """``import_log`` of rows that were read already, (line number, {column: cell}); ``path`` is named where one is wrong."""
     if wrong := [name for name in columns if name not in _READ]:
         raise WorkbookError(f"columns names {wrong[0]!r}, which the search log does not have: use {', '.join(_READ)}.")
     if "query" not in columns:
         raise WorkbookError('columns does not say where the query is: add {"query": "its column in the file"}.')
-    if kind_of(path) not in (".csv", ".jsonl"):
-        raise WorkbookError(f"{path} is neither .csv nor .jsonl: save the log as one of these.")
-    rows = list(_csv_rows(path) if kind_of(path) == ".csv" else read_jsonl(path))
     if not rows:
         raise WorkbookError(f"{path} has no rows: it needs one search a row.")
     found = dict.fromkeys(name for _, row in rows for name in row)

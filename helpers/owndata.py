@@ -1,19 +1,20 @@
 """One's own data for the homework: a collection as everywhere in the course, a search log, or the one beside the other."""
 
-import json
+import math
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.clicks import click_rates, labels_from_clicks
-from helpers.collection import Collection, carve_splits, open_collection
+import pandas as pd
+
+from helpers.clicks import SHUFFLED, click_rates, estimate_examination, inverse_propensity, labels_from_clicks
+from helpers.collection import Collection, carve_splits, open_collection, own_name
 from helpers.examples import same
-from helpers.logfiles import import_log
+from helpers.logfiles import import_log, import_rows
 from helpers.readers import find, kind_of, read_jsonl, read_text, read_texts
-from helpers.store import ROOT, WorkbookError, build_dir, fingerprint, write_text
+from helpers.store import ROOT, WorkbookError, build_dir, fingerprint
 from helpers.traffic import SearchLog
 
 COLUMNS = {
@@ -54,15 +55,13 @@ def log_columns(path: Path) -> dict[str, str] | None:
     return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
 
 
-def _plain(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[Path, dict[str, str]]:
-    """The log with ids only, and {doc_id: text} of results that came with their texts."""
-    if "results" not in columns or kind_of(path) != ".jsonl":
-        return path, {}
+def _with_ids(path: Path, columns: Mapping[str, str]) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, str]]:
+    """(rows of a .jsonl log with ids only, {doc_id: text} of results that came with their texts)."""
     corpus: dict[str, str] = {}
-    rows: list[str] = []
+    rows: list[tuple[int, dict[str, Any]]] = []
     for number, row in read_jsonl(path):
         ids: list[Any] = []
-        cell = row.get(columns["results"])
+        cell = row.get(columns.get("results"))
         for hit in cell if isinstance(cell, list) else []:
             if isinstance(hit, dict):
                 key = next((hit[n] for n in _ID if n in hit), None)
@@ -74,57 +73,85 @@ def _plain(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[Path, 
                 ids.append(str(key))
             else:
                 ids.append(hit)
-        rows.append(
-            json.dumps(row | ({columns["results"]: ids} if isinstance(cell, list) else {}), ensure_ascii=False) + "\n"
-        )
-    if not corpus:
-        return path, {}
-    plain = folder / "log.jsonl"
-    write_text(plain, "".join(rows))
-    return plain, {doc: text for doc, text in corpus.items() if text}
+        rows.append((number, row | ({columns["results"]: ids} if isinstance(cell, list) else {})))
+    return rows, {doc: text for doc, text in corpus.items() if text}
 
 
 def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[SearchLog, dict[str, str]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    plain, corpus = _plain(path, columns, folder)
-    log = SearchLog(folder / f"log-{fingerprint(plain.read_bytes())}")
+    """The log, redacted, in a table under ``folder``, and the texts that came with it; nothing else of it is written."""
+    (folder / "log.jsonl").unlink(missing_ok=True)  # an unredacted copy that earlier versions left there
+    log = SearchLog(folder / f"log-{fingerprint(path.read_bytes())}")
+    if kind_of(path) == ".jsonl":
+        rows, corpus = _with_ids(path, columns)
+        read = lambda names: import_rows(rows, path, log, names)  # noqa: E731
+    else:
+        corpus, read = {}, lambda names: import_log(path, log, names)
     try:
-        import_log(plain, log, columns)
+        read(columns)
     except WorkbookError:  # an optional column of another form, "Nov 2, 2026" for a time, stops no log
-        needed = {name: columns[name] for name in columns if name in ("query", "results", "clicked", "cited")}
-        import_log(plain, log, needed)
+        read({name: columns[name] for name in columns if name in ("query", "results", "clicked", "cited")})
     return log, corpus
 
 
-def log_labels(log: SearchLog) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """Queries of a log and their labels: {query_id: text} and {query_id: {doc_id: grade}}, for queries that have some.
+@dataclass
+class LogLabels:
+    """What a search log says of relevance.
 
-    What an answer cited or a person copied has grade 2, what was clicked in at least 0.3 of the searches that showed it has 1. Clicks
-    follow the rank at which a passage stood (notebook 04), so these are labels of the system that was logged.
+    queries : {query_id: text};  labels : {query_id: {doc_id: grade}}, for queries that have some
+    clicked : queries whose labels are clicks alone;  corrected : whether position bias was taken out of the clicks
+    """
+
+    queries: dict[str, str]
+    labels: dict[str, dict[str, int]]
+    clicked: set[str]
+    corrected: bool
+
+
+def _click_rates(searches: pd.DataFrame, events: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """(click rates, whether they are corrected): corrected where some searches were shown in random order, raw where none was."""
+    shuffled = searches["system"].astype(str).str.endswith(SHUFFLED)
+    depth = int(searches["doc_ids"][shuffled].map(len).mode().max()) if shuffled.any() else 0
+    if depth:
+        try:
+            return inverse_propensity(searches, events, estimate_examination(searches, events, depth)), True
+        except WorkbookError:  # too few of them
+            pass
+    return click_rates(searches, events), False
+
+
+def log_labels(log: SearchLog) -> LogLabels:
+    """What an answer cited or a person copied has grade 2; what was clicked in at least 0.3 of the searches that showed it has 1.
+
+    Clicks follow the rank at which a passage stood, so their rates are corrected as notebook 04 does, where the log has searches in
+    random order to tell by; else they are raw, and labels of the system that was logged.
     """
     searches, events = log.searches(), log.events()
     texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
     labels: dict[str, dict[str, int]] = {}
+    used: set[str] = set()
+    corrected = False
     if len(events):
-        rates = click_rates(searches, events)
-        for query, docs in labels_from_clicks(rates, least=0.3, strong=1.1, min_impressions=1).items():
+        rates, corrected = _click_rates(searches, events)
+        for query, docs in labels_from_clicks(rates, least=0.3, strong=math.inf, min_impressions=1).items():
             labels.setdefault(texts[query], {}).update(docs)
         of_search = dict(zip(searches["search_id"], searches["query"], strict=True))
-        bare = set(
-            searches["search_id"][searches["doc_ids"].map(len) == 0]
-        )  # only what was clicked was logged, not what was shown
-        used = events[events["search_id"].isin(of_search) & events["doc_id"].notna()]
-        for search, kind, doc in zip(used["search_id"], used["kind"], used["doc_id"], strict=True):
+        # of some searches only what was clicked was logged, not what was shown
+        bare = set(searches["search_id"][searches["doc_ids"].map(len) == 0])
+        known = events[events["search_id"].isin(of_search) & events["doc_id"].notna()]
+        for search, kind, doc in zip(known["search_id"], known["kind"], known["doc_id"], strict=True):
+            query = texts[of_search[search]]
             if kind in ("cited", "copied"):
-                labels.setdefault(texts[of_search[search]], {})[doc] = 2
+                labels.setdefault(query, {})[doc] = 2
+                used.add(query)
             elif kind == "clicked" and search in bare:
-                labels.setdefault(texts[of_search[search]], {}).setdefault(doc, 1)
-    return {key: query for query, key in texts.items()}, labels
+                labels.setdefault(query, {}).setdefault(doc, 1)
+    return LogLabels({key: query for query, key in texts.items()}, labels, set(labels) - used, corrected)
 
 
 def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     """The collection with the log's queries; labels on passages it does not have are left out, and its own splits stay as they are."""
-    queries, labels = log_labels(log)
+    said = log_labels(log)
+    queries, labels = said.queries, said.labels
     judged = {q for part in collection.qrels.values() for q in part}
     known = {same(collection.queries[q]) for q in judged}
     ids = {
@@ -149,6 +176,12 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
         )
     if lost:
         notices.append(f"{lost} clicked or cited passages of the log are not in the collection and were left out.")
+    clicked = frozenset(named[q] for q in said.clicked if q in named) & set(kept)
+    if clicked and not said.corrected:
+        notices.append(
+            f"The labels of {len(clicked):,} queries are clicks, and no search was shown in random order, so they could not be corrected "
+            "for the rank at which a passage stood (notebook 04)."
+        )
     if collection.qrels:
         qrels = dict(collection.qrels)
         qrels["train"] = {**qrels.get("train", {}), **kept}
@@ -160,7 +193,8 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
                 "Its labels are clicks and citations, which favour the system that was logged: read the scores with that in mind."
             )
     qrels = {split: part for split, part in qrels.items() if part}
-    return replace(collection, queries=collection.queries | queries, qrels=qrels, notices=notices)
+    clicked |= collection.clicked
+    return replace(collection, queries=collection.queries | queries, qrels=qrels, clicked=clicked, notices=notices)
 
 
 def _found(given: str | Path) -> Path:
@@ -182,7 +216,7 @@ def open_own(
     path = _found(name_or_path) if name_or_path else None
     columns = log_columns(path) if path is not None else None
     if path is not None and columns:
-        name = re.sub(r"[^\w.-]+", "-", path.name.split(".")[0]).strip("-.") or "log"
+        name = own_name(path)
         opened, corpus = _read_log(path, columns, build_dir(name) / "homework")
         beside = find(path.parent, "corpus.jsonl")
         if beside is not None:

@@ -4,6 +4,8 @@ import gzip
 import io
 import itertools
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,9 @@ import pytest
 
 from helpers import collection as collections
 from helpers.chunking import document_of
-from helpers.collection import SHARE_DEV_FROM, Collection, carve_splits, open_collection
+from helpers.collection import BUILT_IN, SHARE_DEV_FROM, Collection, carve_splits, open_collection, own_name
+from helpers.owndata import open_own
+from helpers.questions import shipped_questions
 from helpers.store import WorkbookError, build_dir
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -101,6 +105,8 @@ def test_a_saved_collection_opens_as_it_was(tmp_path):
         },
         query_info={"1": {"kind": "keyword", "level": 2}, "q/2": {}, "q3": {}, "q4": {}},
     )
+    (tmp_path / "saved").mkdir()
+    saved = replace(saved, name=own_name(tmp_path / "saved"))
     saved.save(tmp_path / "saved")
     opened = open_collection(tmp_path / "saved")
     assert opened == saved
@@ -110,7 +116,7 @@ def test_a_saved_collection_opens_as_it_was(tmp_path):
 
 def test_a_collection_without_queries_is_saved_and_opened(tmp_path):
     Collection("plain", {"d1": "one"}).save(tmp_path / "plain")
-    assert open_collection(tmp_path / "plain") == Collection("plain", {"d1": "one"})
+    assert open_collection(tmp_path / "plain") == Collection(own_name(tmp_path / "plain"), {"d1": "one"})
 
 
 def test_the_key_changes_with_texts_queries_and_grades():
@@ -125,7 +131,7 @@ def test_compressed_files_read_as_plain_ones(tmp_path):
     files = beir(train=f"{HEADER}q1\td1\t1\n", dev=f"{HEADER}q2\td2\t1\n")
     plain = open_collection(write(tmp_path / "mine", files))
     packed = open_collection(write(tmp_path / "packed" / "mine", {f"{name}.gz": text for name, text in files.items()}))
-    assert packed == plain
+    assert replace(packed, name=plain.name) == plain
 
 
 def test_titles_stand_before_texts(tmp_path):
@@ -371,7 +377,9 @@ def test_a_table_of_each_type_opens(tmp_path, kind, packed):
     data = content if isinstance(content, bytes) else content.encode()
     name = f"mine.{kind}.gz" if packed else f"mine.{kind}"
     write(tmp_path, {name: gzip.compress(data) if packed else data})
-    assert open_collection(tmp_path / name) == Collection("mine", {"x": "one, two", "y/ü": "drei\nvier"})
+    assert open_collection(tmp_path / name) == Collection(
+        own_name(tmp_path / name), {"x": "one, two", "y/ü": "drei\nvier"}
+    )
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -427,13 +435,13 @@ def test_cells_stay_as_they_were_written(tmp_path):
 def test_the_collection_of_the_setting_is_opened(tmp_path, monkeypatch):
     write(tmp_path, {"mine.csv": "text\none\n"})
     monkeypatch.setenv("COLLECTION", str(tmp_path / "mine.csv"))
-    assert open_collection() == Collection("mine", {"1": "one"})
+    assert open_collection() == Collection(own_name(tmp_path / "mine.csv"), {"1": "one"})
 
 
 def test_a_name_goes_before_the_setting(tmp_path, monkeypatch):
     write(tmp_path, {"mine.csv": "text\none\n", "other.csv": "text\ntwo\n"})
     monkeypatch.setenv("COLLECTION", str(tmp_path / "mine.csv"))
-    assert open_collection(tmp_path / "other.csv").name == "other"
+    assert open_collection(tmp_path / "other.csv").name == own_name(tmp_path / "other.csv")
 
 
 @pytest.mark.parametrize("setting", [None, "", "pydocs"])
@@ -468,9 +476,25 @@ def test_data_with_a_built_in_name_gets_its_own_folder(tmp_path, name):
 def test_names_are_fit_for_a_folder(tmp_path, file, name):
     write(tmp_path / "my", {file: "text\none\n"})
     opened = open_collection(tmp_path / "my" / file.split("/")[0])
-    assert opened.name == name
-    assert opened.build == build_dir(name)
+    assert re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{6}}", opened.name)
+    assert opened.build == build_dir(opened.name)
     assert opened.build.is_dir()
+
+
+def test_two_folders_of_one_name_share_nothing(tmp_path):
+    names = [open_collection(write(tmp_path / place / "docs", {"a.md": "text"})).name for place in ("one", "two")]
+    assert len(set(names)) == 2
+    assert all(name.startswith("docs-") for name in names)
+    assert open_collection(tmp_path / "one" / "docs").name == names[0]
+
+
+def test_a_log_with_a_built_in_name_takes_nothing_of_the_built_in_collection(tmp_path):
+    log = {"query": "bread", "results": [{"id": "1", "text": "loaf"}], "clicked": ["1"]}
+    write(tmp_path, {"pydocs.jsonl": json.dumps(log)})
+    opened, _ = open_own(tmp_path / "pydocs.jsonl")
+    assert opened.name not in BUILT_IN
+    assert opened.build != build_dir("pydocs")
+    assert shipped_questions(opened) == []
 
 
 def test_home_is_found(tmp_path, monkeypatch):

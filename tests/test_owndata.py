@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.collection import own_name
 from helpers.owndata import log_columns, open_own
 from helpers.pools import BODY, openings
 from helpers.store import ROOT, WorkbookError
@@ -61,6 +62,51 @@ def test_labels_are_clicks_often_enough_and_citations(tmp_path):
     assert len(log.searches()) == 5
 
 
+def test_what_a_person_typed_of_themselves_is_kept_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
+    secret = "jane.doe@example.com"
+    asked = [row | {"query": f"{row['query']} for {secret}", "session": secret} for row in ROWS]
+    log = write(tmp_path / "log.jsonl", asked)
+    old = tmp_path / "build" / own_name(log) / "homework" / "log.jsonl"  # what earlier versions left there
+    old.parent.mkdir(parents=True)
+    old.write_text(secret)
+    collection, searches = open_own(log)
+    assert collection.corpus == {"1": "loaf", "2": "knife", "3": "kettle"}
+    assert len(searches.searches()) == 5
+    files = [path for path in (tmp_path / "build").rglob("*") if path.is_file()]
+    assert len(files) > 1
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def shuffled_log(share: int) -> list[dict]:
+    """Each query is shown two passages, 1 above 2; people look at rank 1 always and at rank 2 every fourth time, and like both.
+
+    One search in ``share`` is shown in random order (0: none is).
+    """
+    rows = []
+    for n in range(240):
+        mixed = share and n % share == 0
+        shown = ["2", "1"] if mixed and n % (2 * share) == 0 else ["1", "2"]
+        clicked = [doc for rank, doc in enumerate(shown) if rank == 0 or n // 12 % 4 == 0]
+        system = "BM25 (shuffled)" if mixed else "BM25"
+        rows.append({"query": "bread", "results": shown, "clicked": clicked, "system": system, "session": str(n)})
+    return rows
+
+
+@pytest.mark.parametrize(("share", "labels"), [(3, {"1": 1, "2": 1}), (0, {"1": 1})])
+def test_clicks_are_corrected_for_their_rank_where_the_log_can_tell(tmp_path, share, labels):
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "loaf"}\n{"_id": "2", "text": "knife"}')
+    collection, _ = open_own(write(tmp_path / "log.jsonl", shuffled_log(share)))
+    assert labelled(collection) == {"bread": labels}
+    assert {collection.queries[q] for q in collection.clicked} == {"bread"}
+    assert any("could not be corrected" in notice for notice in collection.notices) is (share == 0)
+
+
+def test_clicks_are_told_from_citations(tmp_path):
+    collection, _ = open_own(write(tmp_path / "log.jsonl", ROWS))
+    assert {collection.queries[q] for q in collection.clicked} == {"bread"}  # tea was cited
+
+
 def test_clicks_count_where_what_was_shown_was_not_logged(tmp_path):
     rows = [{"query": "bread", "clicked": ["2"]}]
     (tmp_path / "corpus.jsonl").write_text('{"_id": "2", "text": "knife"}')
@@ -96,7 +142,7 @@ def test_collection_and_log_come_from_the_settings(tmp_path, monkeypatch):
     assert searches.searches()["query"].tolist() == ["bread"]
     monkeypatch.delenv("LOG")
     collection, searches = open_own()
-    assert (collection.name, collection.queries, searches) == ("shop", {}, None)
+    assert (collection.name, collection.queries, searches) == (own_name(shop), {}, None)
 
 
 def test_a_relative_path_is_looked_up_from_the_workbooks_folder_too(tmp_path, monkeypatch):
