@@ -153,8 +153,8 @@ def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
 
     ``facts``: ``base``, the present system; ``untrained`` and ``tuned`` (or None), the picks of dev; ``comparisons``
     {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
-    ``judged`` whether people or a trusted judge made the test judgments; ``on_test`` whether there is a test split; ``gain`` of
-    ``expected_gain`` or None; ``untuned``, why nothing was tuned; ``dev_scores`` and ``test_scores``, {system: score of each query}, for
+    ``judged`` whether people or a trusted judge made the test judgments, ``clicks`` whether most of them are clicks;
+    ``on_test`` whether there is a test split; ``gain`` of ``expected_gain`` or None; ``untuned``, why nothing was tuned; ``dev_scores`` and ``test_scores``, {system: score of each query}, for
     ``surprises``; ``seen``, {system: share of its first ten on test that is judged}; ``test_only``, the number of judged test queries of a
     collection that has no train split.
     """
@@ -197,7 +197,12 @@ def _said(comparison: Comparison | None, instead: str) -> str:
 def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Comparison]) -> list[str]:
     """Reasons to collect data before anything else is done; none where the evidence is good enough to act on."""
     reasons = []
-    if not facts["judged"]:
+    if facts.get("clicks"):
+        reasons.append(
+            "The test labels are clicks, which follow the rank at which a passage stood, not judgments: the scores favour "
+            "the system that was logged; judge 50 or more queries (to_judge.csv has some)."
+        )
+    elif not facts["judged"]:
         reasons.append(
             "No test query was judged by a person or a trusted judge: the scores are a rehearsal; judge 50 or more real queries."
         )

@@ -8,9 +8,20 @@ import numpy as np
 import pandas as pd
 
 from helpers.collection import Collection
-from helpers.embedding import Embedder
-from helpers.questions import Question, as_queries, overlap
-from helpers.retrievers import Retriever, tokenize
+from helpers.embedding import CachedEmbedder, Embedder, LocalEmbedder
+from helpers.llm import open_llm
+from helpers.models import load_encoder
+from helpers.questions import (
+    ASKED,
+    Question,
+    as_queries,
+    generate_questions,
+    made_questions_file,
+    overlap,
+    questions_of,
+    write_questions,
+)
+from helpers.retrievers import BM25, Dense, Retriever, tokenize
 from helpers.store import WorkbookError
 
 DEPTH = 100  # answerable: the passage is among the first so many of at least one retriever
@@ -143,3 +154,24 @@ def gate_counts(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((gate, int((~passes).sum()), int(alive.sum()), int((alive & passes).sum())))
         alive &= passes
     return pd.DataFrame(rows, columns=["gate", "fail it", "reach it", "left after it"]).set_index("gate")
+
+
+def open_questions(collection: Collection) -> list[Question]:
+    """The collection's questions: shipped, or made before, else made now as notebook 03 makes them, and kept.
+
+    Whichever notebook asks first, they are the same: ``ASKED`` questions by the language model that there is, those that pass every
+    gate, or all where none does.
+    """
+    found = questions_of(collection)
+    if found:
+        return found
+    llm = open_llm(collection.build)
+    live = generate_questions(collection, llm, ASKED[llm.small])
+    tables = collection.build / "lancedb"
+    dense = Dense(LocalEmbedder(load_encoder(), "encoder"), tables).index(collection.corpus)
+    checked = check_questions(
+        live, collection, [BM25("bm25s").index(collection.corpus), dense], CachedEmbedder(dense.embedder, tables)
+    )
+    questions = passing(live, checked) or live
+    write_questions(questions, made_questions_file(collection))
+    return questions

@@ -26,7 +26,7 @@ from helpers.report import format_scoreboard
 from helpers.review import review_queue
 from helpers.sourcing import Sources, find_sources, measured_collection
 from helpers.stages import Stages
-from helpers.store import exit_code, fingerprint, write_text
+from helpers.store import WorkbookError, exit_code, fingerprint, write_text
 from helpers.traffic import SearchLog
 
 UNTRAINED = ("encoder", "BM25", "hybrid (weighted)")  # cheapest first; the encoder is what is there
@@ -44,8 +44,10 @@ def run(
     """All of it on one collection: the result that the report shows, also kept as ``build/<collection>/homework/result.json``.
 
     ``questions``: how many an LLM may be asked for (0: none is asked); ``minutes``: for all trainings together, by default what the
-    number of passages allows. Raises WorkbookError, in one sentence, when the collection cannot be opened.
+    number of passages allows (0: nothing is trained). Raises WorkbookError, in one sentence, when the collection cannot be opened.
     """
+    if minutes is not None and not 0 <= minutes < float("inf"):
+        raise WorkbookError(f"--minutes {minutes} is no time to train for: give a number from 0 (train nothing).")
     collection, searches = open_own(name, log)
     folder = collection.build / "homework"
     stages = Stages(folder, say)
@@ -118,7 +120,7 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     on_test = scores if final == "test" else {}
     verdicts, chosen = deciding.decide({
         "base": UNTRAINED[0], "untrained": untrained, "tuned": tuned_pick, "comparisons": comparisons, "train": tuned["queries"],
-        "judged": sources.judged, "on_test": final == "test", "gain": tuned["gain"],
+        "judged": sources.judged, "clicks": sources.clicks, "on_test": final == "test", "gain": tuned["gain"],
         "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev), "dev_scores": dev, "test_scores": on_test,
         "seen": seen, "test_only": 0 if sources.positives else sources.judged_test,
     })  # fmt: skip
@@ -147,8 +149,12 @@ def _queue(log: SearchLog | None) -> list[dict]:
 
 
 def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Tools) -> None:
-    """Pairs of some queries that nobody has judged, for a person; ``collection`` is as it was opened, before splits were made."""
+    """Pairs of some queries that nobody has judged, those with clicks among them, for a person.
+
+    ``collection`` is as it was opened, before splits were made.
+    """
     judged = {q for part in collection.qrels.values() for q in part} | {*sources.queries, *sources.dev, *sources.test}
+    judged -= collection.clicked
     rest = sorted(set(collection.queries) - judged, key=lambda q: fingerprint("to judge", q))
     unjudged = {q: collection.queries[q] for q in rest[: handover.MOST_TO_JUDGE]}
     if unjudged:
@@ -216,7 +222,7 @@ def main() -> int:
         "--questions", type=int, default=LLM_QUESTIONS, help="how many an LLM may be asked for; 0: none is asked"
     )
     parser.add_argument(
-        "--minutes", type=float, help="for all trainings together; by default what the number of passages allows"
+        "--minutes", type=float, help="for all trainings together, 0: none; by default what the passages allow"
     )
     arguments = parser.parse_args()
     chosen = arguments.collection, arguments.log, arguments.questions, arguments.minutes

@@ -3,16 +3,19 @@
 import os
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from helpers import deciding, inspection, tuning
-from helpers.adapters import AdaptedEmbedder
+from helpers.adapters import AdaptedEmbedder, train_adapter
+from helpers.choosing import DevRetrieval
 from helpers.collection import Collection
 from helpers.embedding import CachedEmbedder, LocalEmbedder
+from helpers.evaluation import Qrels
 from helpers.measuring import RERANKED, Bench, System
 from helpers.models import load_encoder, load_late_interaction, load_reranker, token_encoder
 from helpers.pools import Tools
@@ -23,32 +26,44 @@ from helpers.small_dev import dev_set
 from helpers.sourcing import Sources
 from helpers.splits import enough
 from helpers.stages import Stages
-from helpers.store import fingerprint
+from helpers.triplets import Triplet
 
 SPEED_SAMPLE = 64  # passages that are encoded once more, to time it
 
 
+def _cut(corpus: Mapping[str, str], embedder: LocalEmbedder) -> list:
+    counts = inspection.token_counts(list(corpus.values()), embedder.encoder)
+    return [*inspection.cut_long(corpus, embedder.encoder), sum(counts)]
+
+
+def _index(embedder: LocalEmbedder, pieces: Mapping[str, str], folder: str) -> int:
+    return Dense(embedder, Path(folder)).index(pieces).table.count_rows()
+
+
+def _speed(embedder: LocalEmbedder, sample: list[str]) -> float:
+    start = time.perf_counter()
+    embedder.embed(sample, "document")
+    return len(sample) / (time.perf_counter() - start)
+
+
 def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Bench, Tools, list[str], dict]:
     """Cut what is too long, encode, look for near-duplicates and another language: (bench, tools, notices, facts on cost)."""
-    encoder = load_encoder()
-    embedder = LocalEmbedder(encoder, "encoder")
-    key = [embedder.key, fingerprint(collection.corpus)]
+    embedder = LocalEmbedder(load_encoder(), "encoder")
     pieces, owner, tokens = stages.run(
         "passages",
-        key,
-        lambda: [*inspection.cut_long(collection.corpus, encoder), sum(inspection.token_counts(list(collection.corpus.values()), encoder))],
-        lambda found: f"{len(collection.corpus):,}, {len(set(found[1].values())):,} longer than the encoder reads",
+        _cut, collection.corpus, embedder,
+        tell=lambda found: f"{len(collection.corpus):,}, {len(set(found[1].values())):,} longer than the encoder reads",
     )  # fmt: skip
     bench = Bench(collection, pieces, owner, stages)
     base = Dense(embedder, bench.tables)
-    stages.run("vectors", [*key, "dense"], lambda: base.index(pieces).table.count_rows(), lambda n: f"{n:,} encoded")
-    bench.add(base, embedder.key)
+    stages.run("vectors", _index, embedder, pieces, str(bench.tables), tell=lambda n: f"{n:,} encoded")
+    bench.add(base)
     words = bench.add(BM25())
     notices = list(collection.notices)
     if owner:
         notices.append(
-            f"Cut into {len(owner):,} chunks, for the encoder reads {encoder.max_seq_length} tokens: {len(set(owner.values())):,} of the "
-            "passages; a document ranks by its best chunk."
+            f"Cut into {len(owner):,} chunks, for the encoder reads {embedder.encoder.max_seq_length} tokens: "
+            f"{len(set(owner.values())):,} of the passages; a document ranks by its best chunk."
         )
     language = inspection.guess_language(collection.corpus.values())
     if language and not os.environ.get("ENCODER_MODEL"):
@@ -59,9 +74,9 @@ def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Ben
     firsts = {doc: pieces.get(doc, "") for doc in collection.corpus}
     firsts |= {doc: pieces[piece] for piece, doc in reversed(owner.items())}
     duplicates = stages.run(
-        "near-duplicates", key,
-        lambda: inspection.near_duplicates(collection.corpus, cached.embed(list(firsts.values()), "document")),
-        lambda found: f"{len(found):,} passages nearly repeat another",
+        "near-duplicates",
+        inspection.near_duplicates, collection.corpus, cached.embed(list(firsts.values()), "document"),
+        tell=lambda found: f"{len(found):,} passages nearly repeat another",
     )  # fmt: skip
     if duplicates:
         notices.append(
@@ -69,21 +84,34 @@ def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Ben
         )
     finders = [bench.final(words), bench.final(bench.systems["encoder"])]
     sample = list(pieces.values())[:: max(1, len(pieces) // SPEED_SAMPLE)][:SPEED_SAMPLE]
-
-    def speed() -> float:
-        start = time.perf_counter()
-        embedder.embed(sample, "document")
-        return len(sample) / (time.perf_counter() - start)
-
-    per_second = stages.run("encoding speed", [*key, len(sample)], speed, lambda found: f"{found:,.0f} passages/s")
+    per_second = stages.run("encoding speed", _speed, embedder, sample, tell=lambda found: f"{found:,.0f} passages/s")
     cost = {"tokens": tokens, "seconds": len(pieces) / per_second}
     return bench, Tools(stages, cached, finders, pieces, owner, duplicates, questions), notices, cost
+
+
+def _adapter(
+    triplets: list[Triplet],
+    embedder: CachedEmbedder,
+    pieces: Mapping[str, str],
+    dev: Mapping[str, str],
+    dev_qrels: Qrels,
+) -> list:
+    matrix, curve = train_adapter(triplets, embedder, pieces, (dev, dev_qrels))
+    return [matrix.tolist(), curve]
+
+
+def _trained(
+    base: LocalEmbedder, triplets: list[Triplet], texts: Collection, evaluator: DevRetrieval, recipe: Recipe
+) -> dict:
+    trained = tuning.train(base, triplets, texts, evaluator, recipe)
+    scores = tuning.curve_point(evaluator, trained.model)
+    return {"scores": scores, "seconds": trained.record["seconds"], "dev": trained.record["dev"]}
 
 
 def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any]:
     """Adapter, encoder and learning curve: {"why", "size", "seconds", "gain", "curve", "matrices"}, and the tuned systems on the bench."""
     base = bench.systems["encoder"]
-    plan = tuning.plan(bench, sources, base, minutes * 60 if minutes else None)
+    plan = tuning.plan(bench, sources, base, None if minutes is None else minutes * 60)
     facts: dict[str, Any] = {
         "why": plan.why,
         "queries": len(plan.data.positives),
@@ -96,45 +124,38 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
         return facts
     facts["enough"] = enough(tuning.rows(bench, plan.data, plan.bodies))
     evaluator, dev_qrels = dev_set(bench, sources, base)
-    rows = fingerprint(plan.data.queries, plan.data.positives, plan.bodies, bench.pieces)
 
     def adapter(system: System, name: str) -> None:
         embedder = CachedEmbedder(system.retriever.embedder, bench.tables)
-
-        def fit() -> list:
-            matrix, curve = tuning.adapt(bench, plan.data, embedder, dev_qrels)
-            return [matrix.tolist(), curve]
-
-        told = lambda found: f"dev {found[1][0]:.3f} → {max(found[1]):.3f}"  # noqa: E731
-        matrix = np.array(
-            bench.stages.run(f"adapter: {name}", [system.key, rows, evaluator.key], fit, told)[0], dtype=np.float32
-        )
+        found = bench.stages.run(
+            f"adapter: {name}",
+            _adapter, tuning.adapter_rows(bench, plan.data), embedder, bench.pieces, plan.data.dev, dev_qrels,
+            tell=lambda found: f"dev {found[1][0]:.3f} → {max(found[1]):.3f}",
+        )  # fmt: skip
+        matrix = np.array(found[0], dtype=np.float32)
         facts["matrices"][name] = matrix
-        adapted = AdaptedEmbedder(system.retriever.embedder, matrix, name)
-        bench.add(Dense(adapted, bench.tables), adapted.key)
+        bench.add(Dense(AdaptedEmbedder(system.retriever.embedder, matrix, name), bench.tables))
 
     adapter(base, "encoder + adapter")
+    texts = Collection(bench.collection.name, {**bench.pieces, **plan.bodies})
     points: dict[int, list[float]] = {}
     for size in [*sorted(plan.sizes), plan.size]:
-
-        def point(size: int = size) -> dict:
-            trained = tuning.train(bench, plan, evaluator, size)
-            scores = tuning.curve_point(evaluator, trained.model)
-            return {"scores": scores, "seconds": trained.record["seconds"], "dev": trained.record["dev"]}
-
+        triplets = tuning.rows(bench, plan.data, plan.bodies, size if size < len(plan.data.positives) else None)
+        inputs = (base.retriever.embedder, triplets, texts, evaluator, Recipe())
         made = bench.stages.run(
-            f"training on {size:,}", [base.key, rows, evaluator.key, size, asdict(Recipe())], point,
-            lambda found: f"small dev {found['dev']['start']:.3f} → {found['dev']['best']:.3f}",
+            f"training on {size:,}",
+            _trained, *inputs,
+            tell=lambda found: f"small dev {found['dev']['start']:.3f} → {found['dev']['best']:.3f}",
         )  # fmt: skip
         if size != plan.size:  # of the smaller trainings the scores are all that is needed
-            shutil.rmtree(tuning.folder_of(bench, size), ignore_errors=True)
+            shutil.rmtree(tuning.folder_of(texts, triplets), ignore_errors=True)
         points[size] = made["scores"]
         facts["curve"][size] = float(np.mean(made["scores"]))
         facts["start"], facts["seconds"] = made["dev"]["start"], made["seconds"]
-    encoder = tuning.train(bench, plan, evaluator, plan.size).model  # loaded: the stage above has made it
+    encoder = tuning.train(*inputs).model  # loaded: the stage above has made it
     facts["model"], facts["gain"] = encoder, deciding.expected_gain(points)
     embedder = LocalEmbedder(encoder, "tuned encoder")
-    tuned = bench.add(Dense(embedder, bench.tables), embedder.key)
+    tuned = bench.add(Dense(embedder, bench.tables))
     adapter(tuned, "tuned encoder + adapter")
     bench.hybrid(bench.systems["BM25"], tuned, "tuned hybrid (weighted)")
     return facts

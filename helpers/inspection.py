@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from helpers import chunking
 from helpers.retrievers import Retriever, Run, tokenize, top_k
+from helpers.store import fingerprint
 
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates are above both
@@ -102,6 +103,10 @@ class ByDocument(Retriever):
     def __init__(self, inner: Retriever, owner: Mapping[str, str]):
         self.inner, self.owner, self.name = inner, owner, inner.name
         self.usd_per_1000_queries = inner.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("by document", self.inner.key, self.owner)
 
     def index(self, corpus: Mapping[str, str]) -> "ByDocument":
         self.inner.index(corpus)

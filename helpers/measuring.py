@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from helpers.collection import Collection
 from helpers.deciding import FEW_DEV
 from helpers.evaluation import Qrels, latency, per_query, read_scoreboard, record
 from helpers.inspection import ByDocument, fold
-from helpers.models import model_key
 from helpers.rerankers import Reranker, TwoStage, second_stage
 from helpers.retrievers import Retriever, Run, WeightedHybrid, fuse
 from helpers.stages import Stages
@@ -23,12 +23,66 @@ NOTEBOOK = "11_homework"
 
 @dataclass
 class System:
-    """A retriever over the searched passages with a key that changes whenever its runs would."""
+    """A retriever over the searched passages with a key that changes whenever its runs would.
+
+    ``of_parts(split)`` says how its run comes from those of its parts, which are there already: a function and its inputs.
+    """
 
     name: str
     retriever: Retriever
     key: str
-    of_parts: Callable[[str], Run] | None = None  # a split's run from those of its parts, which are there already
+    of_parts: Callable[[str], tuple] | None = None
+
+
+def _retrieved(system: System, queries: Mapping[str, str], depth: int) -> Run:
+    return system.retriever.retrieve(queries, depth)
+
+
+def _latency(system: System, owner: Mapping[str, str], queries: Mapping[str, str]) -> float:
+    return latency(by_document(system, owner), queries, n=20)
+
+
+def _reranked(reranker: Reranker, queries: Mapping[str, str], run: Run, texts: Mapping[str, str], depth: int) -> Run:
+    return reranker.rerank(queries, run, texts, depth)
+
+
+def by_document(system: System, owner: Mapping[str, str]) -> Retriever:
+    """The system as an application would use it: answers are documents, by their best chunk."""
+    return ByDocument(system.retriever, owner) if owner else system.retriever
+
+
+def best_weight(
+    runs: Callable[[float], Run], qrels: Qrels, owner: Mapping[str, str], choose: bool = True
+) -> tuple[float, float]:
+    """(weight, dev nDCG@10): the weight in tenths whose run is best on dev, of equal ones the nearest to a half.
+
+    A half where dev is small or is not to ``choose``.
+    """
+
+    def score(weight: float) -> float:
+        return float(per_query(qrels, fold(runs(weight), owner, K))["ndcg@10"].mean())
+
+    if not qrels:
+        return 0.5, float("nan")
+    if len(qrels) < FEW_DEV or not choose:
+        return 0.5, score(0.5)
+    means = {w: round(score(w), 6) for w in WEIGHTS}
+    best = max(means, key=lambda w: (means[w], -abs(w - 0.5)))
+    return best, means[best]
+
+
+def fusion_weight(
+    first: Run, second: Run, qrels: Qrels, owner: Mapping[str, str], depth: int, choose: bool
+) -> tuple[float, float]:
+    """``best_weight`` of the second run beside the first."""
+    return best_weight(lambda w: fuse(first, second, w, depth), qrels, owner, choose)
+
+
+def second_stage_weight(
+    run: Run, reranked: Run, cut: int, qrels: Qrels, owner: Mapping[str, str], depth: int
+) -> tuple[float, float]:
+    """``best_weight`` of a reranker's scores beside those of the first stage, whose best ``cut`` it has read."""
+    return best_weight(lambda w: second_stage(run, reranked, cut, w, depth), qrels, owner)
 
 
 @dataclass
@@ -45,6 +99,7 @@ class Bench:
     stages: Stages
     systems: dict[str, System] = field(default_factory=dict)
     dev_made: bool = False
+    _runs: dict[str, Run] = field(default_factory=dict, repr=False)
 
     @property
     def tables(self) -> Path:
@@ -56,11 +111,18 @@ class Bench:
         """How many chunks are asked for, so that enough documents come of them."""
         return 3 * K if self.owner else K
 
-    def add(self, retriever: Retriever, *key: str, of_parts: Callable[[str], Run] | None = None) -> System:
+    @cached_property
+    def pieces_key(self) -> str:
+        """A fingerprint of the passages as they are searched."""
+        return fingerprint(self.pieces)
+
+    def add(self, retriever: Retriever, of_parts: Callable[[str], tuple] | None = None) -> System:
         """Index the passages, unless the retriever is made of indexed parts; the system is known by the retriever's name from here on."""
         if of_parts is None:
             retriever.index(self.pieces)
-        system = System(retriever.name, retriever, fingerprint(retriever.name, *key), of_parts)
+        system = System(
+            retriever.name, retriever, fingerprint(retriever.name, retriever.key, self.pieces_key), of_parts
+        )
         self.systems[system.name] = system
         return system
 
@@ -73,9 +135,11 @@ class Bench:
         queries, _ = self.queries(split)
         if not queries:
             return {}
-        key = [system.key, fingerprint(self.pieces), queries, self.depth]
-        make = system.of_parts or (lambda _: system.retriever.retrieve(queries, self.depth))
-        return self.stages.run(f"{split}: {system.name}", key, lambda: make(split))
+        key = fingerprint(system.key, queries, self.depth)
+        if key not in self._runs:
+            make, *inputs = system.of_parts(split) if system.of_parts else (_retrieved, system, queries, self.depth)
+            self._runs[key] = self.stages.run(f"{split}: {system.name}", make, *inputs)
+        return self._runs[key]
 
     def run(self, system: System, split: str) -> Run:
         """The run over documents, at most 100 a query."""
@@ -87,35 +151,20 @@ class Bench:
         run, qrels = self.run(system, split), self.queries(split)[1]
         return per_query(qrels, run)["ndcg@10"].tolist() if qrels else []
 
-    def best_weight(self, runs: Callable[[float], Run], choose: bool = True) -> tuple[float, float]:
-        """(weight, dev nDCG@10): of 0 to 1 in tenths the best on dev, of equal ones the nearest to a half; a half where dev is small or cannot ``choose``."""
-        _, qrels = self.queries("dev")
-
-        def score(weight: float) -> float:
-            return float(per_query(qrels, fold(runs(weight), self.owner, K))["ndcg@10"].mean())
-
-        if not qrels:
-            return 0.5, float("nan")
-        if len(qrels) < FEW_DEV or not choose:
-            return 0.5, score(0.5)
-        means = {w: round(score(w), 6) for w in WEIGHTS}
-        best = max(means, key=lambda w: (means[w], -abs(w - 0.5)))
-        return best, means[best]
-
     def hybrid(self, first: System, second: System, name: str) -> System:
         """Weighted fusion of two systems, its weight chosen on dev unless that was made."""
-        a, b = (self.chunk_run(system, "dev") for system in (first, second))
-        made = self.stages.run(
-            f"weight of {name}", [first.key, second.key, fingerprint(a, b), self.queries("dev")[1], self.dev_made],
-            lambda: self.best_weight(lambda w: fuse(a, b, w, self.depth), not self.dev_made),
-            lambda found: f"{found[0]:.1f} for {second.name}",
+        runs = [self.chunk_run(system, "dev") for system in (first, second)]
+        weight, _ = self.stages.run(
+            f"weight of {name}",
+            fusion_weight, *runs, self.queries("dev")[1], self.owner, self.depth, not self.dev_made,
+            tell=lambda found: f"{found[0]:.1f} for {second.name}",
         )  # fmt: skip
-        mixed = WeightedHybrid(first.retriever, second.retriever, made[0], name)
+        mixed = WeightedHybrid(first.retriever, second.retriever, weight, name)
 
-        def of_parts(split: str) -> Run:
-            return fuse(self.chunk_run(first, split), self.chunk_run(second, split), made[0], self.depth)
+        def of_parts(split: str) -> tuple:
+            return fuse, self.chunk_run(first, split), self.chunk_run(second, split), weight, self.depth
 
-        return self.add(mixed, first.key, second.key, str(made[0]), of_parts=of_parts)
+        return self.add(mixed, of_parts)
 
     def rerank_depth(self, firsts: Sequence[System]) -> int:
         """How many passages a second stage looks at: 50, fewer where dev's best are too many passages to encode by their tokens."""
@@ -128,42 +177,38 @@ class Bench:
 
     def reranked(self, first: System, reranker: Reranker, depth: int, name: str) -> tuple[System, float, float]:
         """(two stages, weight of the second, its dev nDCG@10): a weight of 0 says that dev has no use for it."""
-        qrels = self.queries("dev")[1]
-        key = [first.key, model_key(reranker.model), depth, fingerprint(self.pieces)]
         run, reranked = self.chunk_run(first, "dev"), self.reranked_run(first, reranker, depth, "dev", name)
         weight, mean = self.stages.run(
-            f"weight of {name}", [*key, fingerprint(run), qrels],
-            lambda: self.best_weight(lambda w: second_stage(run, reranked, depth, w, self.depth)),
-            lambda found: f"{found[0]:.1f} for {reranker.name}",
+            f"weight of {name}",
+            second_stage_weight, run, reranked, depth, self.queries("dev")[1], self.owner, self.depth,
+            tell=lambda found: f"{found[0]:.1f} for {reranker.name}",
         )  # fmt: skip
         two = TwoStage(first.retriever, reranker, depth, weight, name)
         two.corpus = self.pieces
 
-        def of_parts(split: str) -> Run:
+        def of_parts(split: str) -> tuple:
             again = self.reranked_run(first, reranker, depth, split, name)
-            return second_stage(self.chunk_run(first, split), again, depth, weight, self.depth)
+            return second_stage, self.chunk_run(first, split), again, depth, weight, self.depth
 
-        return self.add(two, *map(str, key), str(weight), of_parts=of_parts), weight, mean
+        return self.add(two, of_parts), weight, mean
 
     def reranked_run(self, first: System, reranker: Reranker, depth: int, split: str, name: str) -> Run:
         """The reranker's own order of the first stage's best, kept as a stage."""
         queries, run = self.queries(split)[0], self.chunk_run(first, split)
-        key = [first.key, model_key(reranker.model), depth, fingerprint(self.pieces), queries]
-        return self.stages.run(
-            f"{split} reranked: {name}", key, lambda: reranker.rerank(queries, run, self.pieces, depth) if queries else {}
-        )  # fmt: skip
+        if not queries:
+            return {}
+        texts = {d: self.pieces[d] for docs in run.values() for d in docs}
+        return self.stages.run(f"{split} reranked: {name}", _reranked, reranker, queries, run, texts, depth)
 
     def final(self, system: System) -> Retriever:
         """The system as an application would use it: answers are documents, by their best chunk."""
-        return ByDocument(system.retriever, self.owner) if self.owner else system.retriever
+        return by_document(system, self.owner)
 
     def put_on_scoreboard(self, system: System, split: str) -> dict:
         """Score and record a system with its latency, which is measured once and kept."""
-        queries, _ = self.queries(split)
-        key = [system.key, fingerprint(self.pieces)]
-        ms = self.stages.run(
-            f"latency: {system.name}", key, lambda: latency(self.final(system), queries, n=20), lambda ms: f"{ms:.1f} ms a query"
-        )  # fmt: skip
+        asked = self.queries("test")[0] or self.queries("dev")[0]
+        name = f"latency: {system.name}"
+        ms = self.stages.run(name, _latency, system, self.owner, asked, tell=lambda ms: f"{ms:.1f} ms a query")
         usd = system.retriever.usd_per_1000_queries
         scores = record(self.collection, split, system.name, self.run(system, split), NOTEBOOK, ms, usd)
         return scores | {"ms": ms, "usd": usd}

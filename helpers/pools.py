@@ -1,6 +1,5 @@
 """Where training data can come from: questions that a language model writes, labels that it gives, headings and their passages."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from helpers.gates import GATES, check_questions
 from helpers.labels import as_qrels, calibrate, judge, with_zeros
 from helpers.llm import LLM, open_llm
 from helpers.prompts import Prompt
-from helpers.questions import KINDS, Question, generate_questions, questions_of, small_prompt
+from helpers.questions import KINDS, Question, generate_questions, shipped_questions, small_prompt
 from helpers.retrievers import Retriever, Run
 from helpers.review import Reviews
 from helpers.stages import Stages
@@ -27,7 +26,6 @@ SMALL_LLM_QUESTIONS, LLM_QUESTIONS = (
 JUDGED_QUERIES, JUDGED_DEPTH = 25, 5  # what a judge is calibrated on
 FEWEST_JUDGED = 10  # judged queries below which no judge can be calibrated
 LABELLED_QUERIES = 400  # queries without judgments that a judge labels at most
-LIMITS = ("LLM_MAX_CALLS", "LLM_MAX_USD")  # a higher one may give more questions
 MOST_OPENINGS = 1000
 BODY = " (body)"  # after a doc id: its text without the heading, for training alone
 # The first line, or what stands before the first colon or full stop.
@@ -64,11 +62,11 @@ class Pool:
 
 
 def make_questions(collection: Collection, tools: Tools) -> Pool:
-    """Shipped or kept questions, else new ones by the LLM.
+    """Shipped questions, else new ones by the LLM.
 
     For training a question may copy words of its passage; for evaluation it has to pass every gate of notebook 03.
     """
-    known = [q for q in questions_of(collection) if q.doc in collection.corpus]
+    known = [q for q in shipped_questions(collection) if q.doc in collection.corpus]
     if known and collection.qrels.get("dev"):  # none will be evaluated with
         return Pool(known, {q.id for q in known}, "questions that are there already")
     if known:
@@ -79,15 +77,10 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
     most = SMALL_LLM_QUESTIONS if llm.small else LLM_QUESTIONS
     n = min(tools.questions, most, max(60, 2 * len(tools.pieces)))
     searched = replace(collection, corpus=dict(tools.pieces), pages=collection.pages if not tools.owner else {})
-
-    def write() -> list[list[str]]:
-        return [[*q] for q in generate_questions(searched, llm, n)]
-
     try:
         prompts = [small_prompt(searched, kind) for kind in KINDS] if llm.small else [Prompt("questions")]
-        asked = fingerprint([prompt.path.read_text(encoding="utf-8") for prompt in prompts])
-        key = [llm.name, asked, fingerprint(tools.pieces), n, *(os.environ.get(limit, "") for limit in LIMITS)]
-        rows = tools.stages.run("questions", key, write, lambda made: f"{len(made)} written by {llm.name}")
+        tell = lambda made: f"{len(made)} written by {llm.name}"  # noqa: E731
+        rows = tools.stages.run("questions", _written, searched, searched.groups(), llm, prompts, n, tell=tell)
     except WorkbookError as error:
         if not llm.small:  # a service that was set is meant to be used
             raise
@@ -99,15 +92,28 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
     return _gated(questions, collection, tools, llm.name)
 
 
-def _gated(questions: Sequence[Question], collection: Collection, tools: Tools, writer: str) -> Pool:
-    def check() -> list[list]:
-        table = check_questions(questions, collection, tools.retrievers, tools.embedder)
-        fit = table[list(GATES)].all(axis=1).tolist()
-        usable = table[[gate for gate in GATES if gate != "no copy"]].all(axis=1).tolist()
-        return [[q.id for q, good in zip(questions, flags, strict=True) if good] for flags in (usable, fit)]
+def _written(
+    searched: Collection, groups: Mapping[str, str], llm: LLM, prompts: Sequence[Prompt], n: int
+) -> list[list[str]]:
+    """The questions; ``groups`` spread them over the collection, and ``prompts`` are what is asked with."""
+    return [[*q] for q in generate_questions(searched, llm, n)]
 
-    key = [[[*q] for q in questions], fingerprint(collection.corpus), tools.embedder.key]
-    usable, fit = tools.stages.run("gates", key, check, lambda made: f"{len(made[0])} of {len(questions)} usable")
+
+def _checked(
+    questions: Sequence[Question], collection: Collection, retrievers: Sequence[Retriever], embedder: Embedder
+) -> list[list[str]]:
+    """(ids of the questions that are usable for training, ids of those that are fit for evaluation too)."""
+    table = check_questions(questions, collection, retrievers, embedder)
+    fit = table[list(GATES)].all(axis=1).tolist()
+    usable = table[[gate for gate in GATES if gate != "no copy"]].all(axis=1).tolist()
+    return [[q.id for q, good in zip(questions, flags, strict=True) if good] for flags in (usable, fit)]
+
+
+def _gated(questions: Sequence[Question], collection: Collection, tools: Tools, writer: str) -> Pool:
+    tell = lambda made: f"{len(made[0])} of {len(questions)} usable"  # noqa: E731
+    usable, fit = tools.stages.run(
+        "gates", _checked, questions, collection, tools.retrievers, tools.embedder, tell=tell
+    )
     return Pool([q for q in questions if q.id in set(usable)], set(fit), writer)
 
 
@@ -156,6 +162,14 @@ class Labelled:
     rows: list[tuple[str, int, str]] = field(default_factory=list)
 
 
+def reviewed(collection: Collection, queries: Queries) -> Labels:
+    """A person's verdicts (``reviews.jsonl``) on those of the queries that have some."""
+    by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
+    found = {q: by_text.get(same(text), {}) for q, text in queries.items()}
+    found = {q: {d: g for d, g in docs.items() if d in collection.corpus} for q, docs in found.items()}
+    return {q: docs for q, docs in found.items() if docs}
+
+
 def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
     """Qrels for queries that have none: a person's verdicts (``reviews.jsonl``, notebook 04), then the LLM ranker if it can be trusted.
 
@@ -167,11 +181,7 @@ def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
     found = Labelled({})
     if not unjudged:
         return found
-    by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
-    for q, text in unjudged.items():
-        known = {d: grade for d, grade in by_text.get(same(text), {}).items() if d in collection.corpus}
-        if known:
-            found.qrels[q] = known
+    found.qrels = reviewed(collection, unjudged)
     rest = {q: text for q, text in unjudged.items() if q not in found.qrels}
     if found.qrels:
         found.rows.append(("queries judged by you", len(found.qrels), "reviews.jsonl"))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from helpers.store import DATA, WorkbookError
+from helpers.store import DATA, WorkbookError, fingerprint
 
 
 class Prompt:
@@ -28,6 +28,11 @@ class Prompt:
         self.messages = [(role, Template(text.strip())) for role, text in zip(parts[::2], parts[1::2], strict=True)]
         if not self.messages or self.messages[-1][0] != "user":
             raise WorkbookError(f"{self.path.name} must end with a message under the heading '# user'.")
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the prompt's text does."""
+        return fingerprint([(role, template.template) for role, template in self.messages])
 
     def fill(self, **fields: str) -> list[dict[str, str]]:
         """The messages with the fields put in; raises WorkbookError when one is missing."""

@@ -17,6 +17,7 @@ from helpers.retrievers import tokenize
 from helpers.store import DATA, WorkbookError, fingerprint, write_text
 
 KINDS = ("keyword", "question", "problem")
+ASKED = {True: 120, False: 400}  # questions that notebook 03 asks a small model for, a larger one
 PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
 
 

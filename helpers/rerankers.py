@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder
-from tqdm import tqdm
 
 from helpers.embedding import VectorCache, encode
 from helpers.models import model_key
+from helpers.progress import tracked
 from helpers.retrievers import Retriever, Run, fuse, top_k
+from helpers.store import fingerprint
 
 BLOCK = 100  # queries whose passages' token vectors are held together
 MOST_LOADED = 4000  # passages whose token vectors stay in memory between two blocks: about 0.5 GB at 150 tokens
@@ -22,6 +23,11 @@ class Reranker(ABC):
 
     name = "reranker"
     usd_per_1000_queries = 0.0
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the scores would."""
+        return fingerprint(type(self).__name__, self.name)
 
     @abstractmethod
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
@@ -36,9 +42,7 @@ class Reranker(ABC):
         self.prepare([corpus[d] for docs in best.values() for d in docs])
         reranked: Run = {}
         many = len(best) >= 10  # a bar for one query would only flicker
-        for qid, docs in (
-            tqdm(best.items(), desc=f"Reranking ({self.name})", unit="query", leave=False) if many else best.items()
-        ):
+        for qid, docs in tracked(best.items(), f"Reranking ({self.name})", "query") if many else best.items():
             reranked[qid] = top_k(docs, self.score(queries[qid], [corpus[d] for d in docs]), k) if docs else {}
         return reranked
 
@@ -60,6 +64,10 @@ class LateInteraction(Reranker):
             self.query_cache = VectorCache(folder, f"{key}_queries", self.width)  # full precision: few and short
         self._loaded: dict[str, torch.Tensor] = {}
         self._queries: dict[str, torch.Tensor] = {}
+
+    @property
+    def key(self) -> str:
+        return fingerprint("late interaction", model_key(self.model))
 
     def prepare(self, passages: Sequence[str]) -> None:
         new = list(dict.fromkeys(p for p in passages if p not in self._loaded))
@@ -106,6 +114,10 @@ class CrossEncoderReranker(Reranker):
     def __init__(self, model: CrossEncoder, name: str = "cross-encoder"):
         self.model, self.name = model, name
 
+    @property
+    def key(self) -> str:
+        return fingerprint("cross-encoder", model_key(self.model))
+
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         return self.model.predict([(query, p) for p in passages], show_progress_bar=False)
 
@@ -123,6 +135,10 @@ class TwoStage(Retriever):
         self.first, self.reranker, self.depth, self.weight = first, reranker, depth, weight
         self.name = name or f"{first.name} → {reranker.name}"
         self.usd_per_1000_queries = first.usd_per_1000_queries + reranker.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("two stages", self.first.key, self.reranker.key, self.depth, self.weight)
 
     def index(self, corpus: Mapping[str, str]) -> "TwoStage":
         self.corpus = corpus

@@ -42,6 +42,11 @@ class Retriever(ABC):
     name = "retriever"
     usd_per_1000_queries = 0.0
 
+    @property
+    def key(self) -> str:
+        """Changes whenever the answers over one and the same corpus would; what is made of parts has their keys in it."""
+        return fingerprint(type(self).__name__, self.name)
+
     @abstractmethod
     def index(self, corpus: Mapping[str, str]) -> "Retriever":
         """Make ready to search ``{doc_id: text}``; returns itself."""
@@ -108,6 +113,10 @@ class Dense(Retriever):
         self.embedder, self.folder, self.name = embedder, Path(folder), embedder.name
         self.usd_per_1000_queries = getattr(embedder, "usd_per_1000_queries", 0.0)
 
+    @property
+    def key(self) -> str:
+        return fingerprint("dense", self.embedder.key)
+
     def index(self, corpus: Mapping[str, str]) -> "Dense":
         if not corpus:
             raise WorkbookError("The collection has no passages: there is nothing to index.")
@@ -161,6 +170,10 @@ class Hybrid(Retriever):
         self.reranker = reranker or RRFReranker()
         self.usd_per_1000_queries = dense.usd_per_1000_queries
 
+    @property
+    def key(self) -> str:
+        return fingerprint("hybrid", self.dense.key, type(self.reranker).__name__)
+
     def index(self, corpus: Mapping[str, str]) -> "Hybrid":
         self.dense.index(corpus)
         if not any(index.columns == ["text"] for index in self.dense.table.list_indices()):
@@ -208,6 +221,10 @@ class WeightedHybrid(Retriever):
     def __init__(self, first: Retriever, second: Retriever, weight: float, name: str = "hybrid (weighted)"):
         self.first, self.second, self.weight, self.name = first, second, weight, name
         self.usd_per_1000_queries = first.usd_per_1000_queries + second.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("weighted", self.first.key, self.second.key, self.weight)
 
     def index(self, corpus: Mapping[str, str]) -> "WeightedHybrid":
         self.first.index(corpus)

@@ -1,15 +1,13 @@
 """What to train on, what to choose by and what to test with, by what a collection has."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from helpers.collection import Collection
 from helpers.evaluation import Qrels
-from helpers.examples import same
-from helpers.pools import Pool, Tools, label_unjudged, make_questions
+from helpers.pools import Pool, Tools, label_unjudged, make_questions, reviewed
 from helpers.questions import Question, as_queries
-from helpers.retrievers import tokenize
+from helpers.repeats import Repeats
 from helpers.splits import LIGHT_BELOW, split_by_passage
 from helpers.store import WorkbookError, fingerprint
 from helpers.triplets import build_triplets
@@ -17,7 +15,6 @@ from helpers.triplets import build_triplets
 MOST_DEV, MOST_TEST = 300, 1000  # queries that are scored; more take time and hardly narrow an interval
 HALVE_DEV_FROM = 60  # dev queries from which on half of them become a test split where there is none
 TEST_SHARE, DEV_SHARE = 0.3, 0.25
-TOO_ALIKE = 0.9  # a train query that shares as many of its words with a held-out one is the same question
 FEWEST_MADE = 10  # questions below which an evaluation on them is no rehearsal either
 
 
@@ -25,9 +22,11 @@ FEWEST_MADE = 10  # questions below which an evaluation on them is no rehearsal 
 class Sources:
     """Queries and qrels of what is trained on, chosen by and tested with, and what is known of them.
 
-    ``made`` are questions that may be added to the training, if dev says so. ``judged``: whether the test judgments come from people,
-    a log, or a judge that was found trustworthy. ``dev_made``: dev consists of questions that were made. ``judged_test`` counts the test
-    queries before some were drawn to be scored. ``rows`` say in a table what each source gave: (what, how many queries, from where).
+    ``made`` are questions that may be added to the training, if dev says so. ``judged``: whether the test judgments come from people
+    or a judge that was found trustworthy; ``clicks``: whether most of them are clicks instead. ``held_passages`` are
+    the passages that made dev or test questions are about, and their near-duplicates: nothing is trained on them.
+    ``dev_made``: dev consists of questions that were made. ``judged_test`` counts the test queries before some were
+    drawn to be scored. ``rows`` say in a table what each source gave: (what, how many queries, from where).
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -38,6 +37,8 @@ class Sources:
     test: dict[str, str] = field(default_factory=dict)
     test_qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     judged: bool = True
+    clicks: bool = False
+    held_passages: set[str] = field(default_factory=set)
     dev_made: bool = False
     judged_test: int = 0
     notices: list[str] = field(default_factory=list)
@@ -71,14 +72,20 @@ def find_sources(collection: Collection, tools: Tools) -> Sources:
     Questions are split by passage, near-duplicates counted as one passage. Test splits that came with the data are never trained on.
     """
     sources = Sources()
-    qrels = {split: _answerable(part) for split, part in collection.qrels.items()}
+    verdicts = reviewed(collection, {q: collection.queries[q] for q in collection.clicked})
+    judged = {s: {q: verdicts.get(q, docs) for q, docs in part.items()} for s, part in collection.qrels.items()}
+    qrels = {split: _answerable(part) for split, part in judged.items()}
+    if verdicts:
+        sources.rows.append(("queries with clicks, judged by you", len(verdicts), "reviews.jsonl"))
     for split in ("train", "dev", "test"):
         if qrels.get(split):
             sources.rows.append((f"{split} queries with judgments", len(qrels[split]), "the collection"))
     labelled = label_unjudged(collection, tools)
     sources.notices += labelled.notices
     sources.rows += labelled.rows
-    sources.judged = labelled.trusted or bool(qrels.get("test"))
+    by_click = sum(q in collection.clicked and q not in verdicts for q in qrels.get("test", {}))
+    sources.clicks = 2 * by_click > len(qrels.get("test", {}))
+    sources.judged = (labelled.trusted or bool(qrels.get("test"))) and not sources.clicks
     for q, docs in _answerable(labelled.qrels).items():
         place = int(fingerprint("label split", q), 16) / 16**16
         split = "train" if collection.qrels.get("test") or place < 0.5 else "dev" if place < 0.7 else "test"
@@ -124,6 +131,8 @@ def _with_made(
     def hold_out(split: str, share: float, seed: int) -> dict[str, dict[str, int]]:
         out = _held_out([q for q in pool.questions if q.id not in held], share, twins, seed)
         held.update(out)
+        groups = {twins[q.doc] for q in pool.questions if q.id in out}
+        sources.held_passages |= {doc for doc, twin in twins.items() if twin in groups}
         part = as_queries([q for q in pool.questions if q.id in out & pool.fit])[1]
         if part:
             sources.rows.append((f"{split} questions", len(part), f"{pool.writer}; on passages of their own"))
@@ -152,28 +161,6 @@ def _with_made(
         )
     sources.made = as_queries(made)
     return dev, test
-
-
-class Repeats:
-    """Whether a text is one of ``held`` in other clothes: it shares at least 0.9 of all words of both (stemmed, without stop words)."""
-
-    def __init__(self, held: Iterable[str]):
-        self.bags = [frozenset(tokenize(text)) for text in held]
-        self.exact = {_plain(text) for text in held}
-        self.holders: dict[str, list[int]] = {}
-        for i, bag in enumerate(self.bags):
-            for word in bag:
-                self.holders.setdefault(word, []).append(i)
-
-    def __call__(self, text: str) -> bool:
-        bag = frozenset(tokenize(text))
-        shared = Counter(i for word in bag for i in self.holders.get(word, ()))
-        near = any(n >= TOO_ALIKE * (len(bag) + len(self.bags[i]) - n) for i, n in shared.items())
-        return near or _plain(text) in self.exact
-
-
-def _plain(text: str) -> str:
-    return same(text).lower()
 
 
 def _without_leaks(

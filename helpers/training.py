@@ -13,17 +13,11 @@ from helpers.collection import Collection
 from helpers.examples import same
 from helpers.export import to_dataset
 from helpers.fitting import Trained, fit
-from helpers.llm import open_llm
+from helpers.gates import open_questions
 from helpers.models import load_encoder
-from helpers.questions import (
-    Question,
-    as_queries,
-    generate_questions,
-    made_questions_file,
-    questions_of,
-    write_questions,
-)
+from helpers.questions import Question, as_queries, shipped_questions
 from helpers.recipe import Recipe
+from helpers.repeats import Repeats
 from helpers.retrievers import Dense
 from helpers.splits import COLLECT_BELOW, split_by_passage
 from helpers.store import WorkbookError
@@ -61,7 +55,7 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     """Train on the questions and the train split, choose by the dev split; without one, by a part of the questions.
 
     That part (``held_out``) shares no query and no passage with the rest. Test is never trained on: a query that repeats one of dev or
-    test, word for word, is left out. Raises WorkbookError when there is nothing to train on.
+    test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when there is nothing to train on.
     """
     queries, positives = as_queries(questions)
     sources = [f"{len(queries):,} synthetic questions"] if queries else []
@@ -69,13 +63,9 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         train, qrels = collection.split("train")
         queries, positives = queries | train, positives | qrels
         sources.append(f"{len(train):,} train queries")
-    known = {
-        same(text)
-        for split in ("dev", "test")
-        if split in collection.qrels
-        for text in collection.split(split)[0].values()
-    }
-    repeated = {q for q in positives if same(queries[q]) in known}
+    measured = [split for split in ("dev", "test") if split in collection.qrels]
+    repeats = Repeats(text for split in measured for text in collection.split(split)[0].values())
+    repeated = {q for q in positives if repeats(queries[q])}
     positives = {q: docs for q, docs in positives.items() if q not in repeated}
     queries = {q: text for q, text in queries.items() if q not in repeated}
     if not positives:
@@ -87,6 +77,11 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         dev, dev_qrels = collection.split("dev")
         return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {said}; {len(dev)} dev queries choose.")
     pairs = build_triplets(collection.corpus, queries, positives, "in-batch")
+    if len(pairs) < 2:
+        raise WorkbookError(
+            f"{said} are too few to train on and to choose by: make more with notebook 03, or add qrels/train.tsv and "
+            "qrels/dev.tsv."
+        )
     kept, held = split_by_passage(pairs, held_out, corpus=collection.corpus)
     parts = []
     for part in (kept, held):
@@ -98,13 +93,15 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     )
 
 
-def open_training_set(collection: Collection, generate: int = 160) -> TrainingSet:
-    """The collection's training set: its questions and train split; with neither, about ``generate`` questions are made and kept."""
-    questions = questions_of(collection)
-    if not questions and "train" not in collection.qrels:
-        questions = generate_questions(collection, open_llm(collection.build), generate)
-        write_questions(questions, made_questions_file(collection))
-    return training_set(collection, questions)
+def training_questions(collection: Collection) -> list[Question]:
+    """The questions that are trained on beside the train split: shipped ones, else made ones if it has fewer than 100 queries."""
+    enough = len(collection.qrels.get("train", {})) >= COLLECT_BELOW
+    return shipped_questions(collection) if enough else open_questions(collection)
+
+
+def open_training_set(collection: Collection) -> TrainingSet:
+    """The collection's training set, the same whichever notebook asks first: its train split and its ``training_questions``."""
+    return training_set(collection, training_questions(collection))
 
 
 def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Trained:

@@ -1,8 +1,8 @@
 """Train the adapter and the encoder within a time that the size of the collection allows; dev chooses, and says what more data may bring."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 
 from helpers.adapters import train_adapter
 from helpers.choosing import DevRetrieval
+from helpers.collection import Collection
 from helpers.deciding import FEW_DEV
-from helpers.embedding import CachedEmbedder, Embedder
+from helpers.embedding import CachedEmbedder, Embedder, LocalEmbedder
 from helpers.evaluation import Qrels, per_query
 from helpers.examples import same
 from helpers.export import to_dataset
@@ -21,9 +22,9 @@ from helpers.measuring import Bench, System
 from helpers.models import load_encoder
 from helpers.pools import BODY, openings
 from helpers.recipe import Recipe
+from helpers.repeats import Repeats
 from helpers.small_dev import best_positives, dev_set, parts_of
-from helpers.sourcing import Repeats, Sources
-from helpers.store import fingerprint
+from helpers.sourcing import Sources
 from helpers.training import FEWEST, TrainingSet, finetune_encoder, sample_queries
 from helpers.triplets import Triplet, build_triplets
 
@@ -100,22 +101,34 @@ def once(queries: Queries, positives: Qrels) -> tuple[dict[str, str], dict[str, 
     return {q: queries[q] for q in merged}, merged
 
 
-def adapt(bench: Bench, data: TrainingSet, embedder: Embedder, dev_qrels: Qrels) -> tuple[np.ndarray, list[float]]:
-    """The adapter on all queries of the plan: (matrix, dev nDCG@10 after each epoch, before the first in front)."""
+def adapter_rows(bench: Bench, data: TrainingSet) -> list[Triplet]:
+    """What an adapter is trained on: all queries of the plan, an opening's own passage in the place of its body."""
     positives = {q: {d.removesuffix(BODY): g for d, g in docs.items()} for q, docs in data.positives.items()}
-    pairs = build_triplets(bench.pieces, data.queries, positives, "in-batch")
-    return train_adapter(pairs, embedder, bench.pieces, (data.dev, dev_qrels))
+    return build_triplets(bench.pieces, data.queries, positives, "in-batch")
 
 
-def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = None) -> Plan:
-    """Choose what to train on: judged queries, with the made ones and with openings if dev says so (by an adapter on each, in seconds).
+def _gains(
+    rows: Mapping[str, Sequence[Triplet]],
+    embedder: CachedEmbedder,
+    pieces: Mapping[str, str],
+    dev: Queries,
+    dev_qrels: Qrels,
+) -> dict[str, float]:
+    """The best dev nDCG@10 of an adapter on each of the named rows."""
+    return {name: max(train_adapter(some, embedder, pieces, (dev, dev_qrels))[1]) for name, some in rows.items()}
 
-    Where dev is too small to choose, judged and made queries are taken together, and openings only when there is nothing else.
+
+def training_options(
+    bench: Bench, sources: Sources, embedder: Embedder
+) -> tuple[dict[str, tuple[dict, dict]], dict[str, str]]:
+    """What could be trained on, by name, each with all that the one before has, and the texts of openings without their headings.
+
+    No option has a query that repeats a held-out one, nor an opening of a passage that is held out.
     """
-    embedder = CachedEmbedder(base.retriever.embedder, bench.tables)
     judged = to_pieces(bench, sources.queries, best_positives(sources.positives, MOST_POSITIVES), embedder)
     made = to_pieces(bench, sources.made[0], sources.made[1], embedder)
-    heads, head_positives, bodies = openings(bench.pieces)
+    free = {p: text for p, text in bench.pieces.items() if bench.owner.get(p, p) not in sources.held_passages}
+    heads, head_positives, bodies = openings(free)
     repeats = Repeats([*sources.dev.values(), *sources.test.values()])
     heads = {q: text for q, text in heads.items() if not repeats(text)}
     head_positives = {q: head_positives[q] for q in heads}
@@ -129,16 +142,26 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         name, (queries, positives) = list(options.items())[-1] if options else ("", ({}, {}))
         name = f"{name} and headings" if name else "headings"
         options[name] = ({**queries, **heads}, {**positives, **head_positives})
-    options = {name: once(*option) for name, option in options.items()}
+    return {name: once(*option) for name, option in options.items()}, bodies
+
+
+def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = None) -> Plan:
+    """Choose what to train on: judged queries, with the made ones and with openings if dev says so (by an adapter on each, in seconds).
+
+    Where dev is too small to choose, judged and made queries are taken together, and openings only when there is nothing else.
+    """
+    embedder = CachedEmbedder(base.retriever.embedder, bench.tables)
+    options, bodies = training_options(bench, sources, embedder)
     usable = {name: option for name, option in options.items() if len(option[0]) >= FEWEST}
     evaluator, dev_qrels = dev_set(bench, sources, base) if sources.dev else (None, {})
 
     def training(name: str) -> TrainingSet:
         return TrainingSet(*usable[name], sources.dev, sources.dev_qrels, name)
 
-    def gains() -> dict[str, float]:
-        return {name: max(adapt(bench, training(name), embedder, dev_qrels)[1]) for name in usable}
-
+    if seconds == 0:
+        return Plan(
+            TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""), {}, 0, [], "nothing was tuned, as --minutes 0 asks"
+        )
     if not usable or not sources.dev:
         return Plan(TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""), {}, 0, [], _too_few(options, sources))
     without = [name for name in usable if "headings" not in name]
@@ -147,8 +170,12 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
     if len(usable) == 1:
         why = f"{chosen}, the only source"
     elif len(sources.dev) >= FEW_DEV:
-        key = [base.key, fingerprint(bench.pieces), {n: list(o) for n, o in usable.items()}, sources.dev, dev_qrels]
-        found = bench.stages.run("choice of training data", key, gains, lambda g: max(g, key=lambda n: round(g[n], 4)))
+        rows_of = {name: adapter_rows(bench, training(name)) for name in usable}
+        found = bench.stages.run(
+            "choice of training data",
+            _gains, rows_of, embedder, bench.pieces, sources.dev, dev_qrels,
+            tell=lambda gains: max(gains, key=lambda name: round(gains[name], 4)),
+        )  # fmt: skip
         chosen = max(found, key=lambda name: round(found[name], 4))  # of equal ones the first, the smallest
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
         why = f"{chosen}, by dev nDCG@10 on the small collection with an adapter alone ({scores})"
@@ -157,7 +184,7 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         bodies = {}
     total = len(data.positives)
     size = _size(bench, data, bodies, evaluator, seconds)
-    if size < total and (size >= NEARLY_ALL * total or trained_before(bench, data, bodies, evaluator)):
+    if size >= NEARLY_ALL * total:
         size = total
     if size < total:
         why += f"; {size:,} of {total:,} queries train the encoder, to keep to the time (--minutes gives it more)"
@@ -177,16 +204,6 @@ def rows(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], size: int |
     return build_triplets({**bench.pieces, **bodies}, queries, positives, "in-batch")
 
 
-def trained_before(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], evaluator: DevRetrieval) -> bool:
-    """Whether notebook 06 has tuned the encoder on just these rows and by the same dev set; then all of them cost no time."""
-    try:
-        record = json.loads((bench.collection.build / "models" / NOTEBOOK_06 / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    dataset = to_dataset(rows(bench, data, bodies), {**bench.pieces, **bodies}, "pairs")
-    return record.get("key") == training_key(load_encoder(), dataset, Recipe(), evaluator)
-
-
 def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval, seconds: float | None) -> int:
     encoder, limit = load_encoder(), Recipe().max_tokens
     texts = {**bench.pieces, **bodies}
@@ -197,24 +214,27 @@ def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval
 
     row = mean([data.queries[q] for q, _ in pairs[:500]]) + mean([texts[d] for _, d in pairs[:500]])
     dev = len(evaluator.corpus) * mean(list(evaluator.corpus.values()))
-    fit = affordable(len(pairs), row, dev, seconds or training_seconds(len(bench.pieces)))
+    fit = affordable(len(pairs), row, dev, training_seconds(len(bench.pieces)) if seconds is None else seconds)
     return min(len(data.positives), max(FEWEST, int(len(data.positives) * fit / len(pairs))))
 
 
-def folder_of(bench: Bench, size: int) -> Path:
+def folder_of(texts: Collection, triplets: Sequence[Triplet]) -> Path:
     """Where the encoder tuned on so many queries is kept."""
-    return bench.collection.build / "models" / f"homework-encoder-{size}"
+    return texts.build / "models" / f"homework-encoder-{len({t.query_id for t in triplets})}"
 
 
-def train(bench: Bench, plan: Plan, evaluator: DevRetrieval, size: int) -> Trained:
-    """Tune the encoder on ``size`` queries of the plan; loaded where that was done before, by notebook 06 too."""
-    whole = size >= len(plan.data.positives)
-    name = folder_of(bench, size).name
-    if whole and trained_before(bench, plan.data, plan.bodies, evaluator):
-        name = NOTEBOOK_06
-    corpus = {**bench.pieces, **plan.bodies}
-    pairs = rows(bench, plan.data, plan.bodies, None if whole else size)
-    return finetune_encoder(replace(bench.collection, corpus=corpus), pairs, evaluator, load_encoder(), name=name)
+def train(
+    base: LocalEmbedder, triplets: Sequence[Triplet], texts: Collection, evaluator: DevRetrieval, recipe: Recipe
+) -> Trained:
+    """Tune a copy of the encoder that ``base`` has; loaded where just this training was done before, by notebook 06 too."""
+    name = folder_of(texts, triplets).name
+    key = training_key(base.encoder, to_dataset(triplets, texts.corpus, "pairs"), recipe, evaluator)
+    try:
+        record = json.loads((texts.build / "models" / NOTEBOOK_06 / "run.json").read_text(encoding="utf-8"))
+        name = NOTEBOOK_06 if record["key"] == key else name
+    except (OSError, ValueError, KeyError):
+        pass
+    return finetune_encoder(texts, triplets, evaluator, load_encoder(), recipe, name)
 
 
 def curve_point(evaluator: DevRetrieval, model) -> list[float]:

@@ -11,12 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import random_texts, tiny_encoder
+from fakes import FakeEmbedder, random_texts
 from sentence_transformers import SentenceTransformer
 from werkzeug import Response
 
-from helpers import deciding, handover, homework
+from helpers import deciding, handover, homework, homework_steps
+from helpers.collection import open_collection
+from helpers.embedding import LocalEmbedder
+from helpers.models import load_encoder
+from helpers.retrievers import Dense
+from helpers.stages import Stages
 from helpers.store import ROOT, WorkbookError
+from helpers.training import training_set, tuned_encoder
+from helpers.triplets import Triplet
 
 N = 90
 WORDS = random_texts(N, seed=3, words=60, length=9)
@@ -24,11 +31,9 @@ TEXTS = [f"{text} number {i} of them" for i, text in enumerate(WORDS)]
 QUERIES = [" ".join([*text.split()[:3], f"number {i}"]) for i, text in enumerate(WORDS)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("base")
-    tiny_encoder(place)
-    return place / "tiny"
+@pytest.fixture
+def folder(tiny_folder) -> Path:
+    return tiny_folder
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +101,43 @@ def test_a_beir_folder_with_train_and_test(tmp_path):
     again, kept = run(place)
     assert made(kept) == []
     assert again["decision"] == result["decision"]
+
+
+def test_what_ran_before_does_not_change_what_is_trained_on(tmp_path, monkeypatch):
+    place = beir(tmp_path / "both", {"train": range(60), "dev": range(60, 75), "test": range(75, N)})
+    few = {"minutes": 0.001}
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "alone"))
+    alone, _ = run(place, **few)
+    assert alone["training"]["size"] < 60
+    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "after"))
+    collection = open_collection(place)  # notebook 06 comes first, and trains on all
+    base = Dense(LocalEmbedder(load_encoder(), "encoder"), collection.build / "lancedb").index(collection.corpus)
+    tuned_encoder(collection, training_set(collection, []), base)
+    after, _ = run(place, **few)
+    assert plain(after) == plain(alone)
+    assert after["training"]["size"] == alone["training"]["size"]
+
+
+def test_no_minutes_train_nothing_and_less_is_refused(tmp_path):
+    place = beir(tmp_path / "both", {"train": range(60), "test": range(60, N)})
+    result, _ = run(place, minutes=0)
+    checked(result)
+    assert result["training"]["size"] == 0
+    assert result["trained_on"] == "nothing was tuned, as --minutes 0 asks"
+    assert not (Path(result["report"]).parent / "models").exists()
+    for minutes in (-1, float("nan"), float("inf")):
+        with pytest.raises(WorkbookError, match="is no time to train for"):
+            run(place, minutes=minutes)
+
+
+def test_an_adapter_is_trained_anew_when_any_dev_judgment_changes(tmp_path):
+    stages = Stages(tmp_path, lambda line: None)
+    corpus = {f"d{i}": text for i, text in enumerate(TEXTS[:40])}
+    pairs = [Triplet(f"q{i}", QUERIES[i], f"d{i}") for i in range(36)]
+    dev, qrels = {"a": QUERIES[37], "b": QUERIES[38]}, {"a": {"d37": 1}, "b": {"d38": 1}}
+    stages.run("adapter", homework_steps._adapter, pairs, FakeEmbedder(), corpus, dev, qrels)
+    stages.run("adapter", homework_steps._adapter, pairs, FakeEmbedder(), corpus, dev, qrels | {"b": {"d39": 1}})
+    assert stages.made == ["adapter", "adapter"]
 
 
 def test_a_beir_folder_with_test_only_never_trains_on_it(tmp_path):
@@ -214,10 +256,30 @@ def test_a_search_log_with_its_passages(tmp_path):
     result, _ = run(write_log(tmp_path / "searches.jsonl", log_rows(N, True)))
     page = checked(result)
     assert result["final"] == "test"
-    assert result["judged"]
     assert any("favour the system that was logged" in notice for notice in result["notices"])
     assert "From the search log" in page
     assert QUERIES[result_index(result)] in page
+
+
+def test_clicks_are_no_judgments_until_a_person_has_judged(tmp_path):
+    log = write_log(tmp_path / "searches.jsonl", log_rows(N, True))
+    result, _ = run(log, minutes=0)
+    page = checked(result)
+    assert not result["judged"]
+    assert result["decision"].startswith("Collect more data first")
+    assert "The test labels are clicks" in page
+    file = Path(result["report"]).parent / "homework" / "to_judge.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    asked = table["query"].nunique()
+    assert asked == handover.MOST_TO_JUDGE
+    table["grade"] = [
+        "2" if f"number {q.split()[-1]} " in f"{t} " else "0"
+        for q, t in zip(table["query"], table["text"], strict=True)
+    ]
+    table.to_csv(file, index=False)
+    result, _ = run(log, minutes=0)
+    assert ["queries with clicks, judged by you", asked, "reviews.jsonl"] in [list(row) for row in result["sources"]]
+    assert result["judged"]
 
 
 def result_index(result: dict) -> int:

@@ -24,9 +24,13 @@ class Fixed(Retriever):
 
     usd_per_1000_queries = 0.5
 
-    def __init__(self, found: dict[str, dict[str, float]], name: str = "fixed"):
-        self.found, self.name = found, name
+    def __init__(self, found: dict[str, dict[str, float]], name: str = "fixed", key: str = "fixed"):
+        self.found, self.name, self._key = found, name, key
         self.asked: list[str] = []
+
+    @property
+    def key(self):
+        return self._key
 
     def index(self, corpus):
         return self
@@ -77,7 +81,7 @@ def bench_of_two(folder: Path, cut: bool) -> Bench:
             owner |= {f"{doc}#{n}": doc for n in (1, 2)}
     bench = Bench(Collection("own", corpus, QUERIES, splits), pieces, owner, quiet(folder))
     bench.add(BM25())
-    bench.add(Dense(FakeEmbedder("dense"), bench.tables), "dense")
+    bench.add(Dense(FakeEmbedder("dense"), bench.tables))
     return bench
 
 
@@ -143,16 +147,17 @@ def test_scores_by_hand(tmp_path):
 
 def test_a_run_is_made_once_and_again_for_another_key(tmp_path):
     bench, retriever = small(tmp_path, dev=QRELS), Fixed(FOUND)
-    system = bench.add(retriever, "key")
+    system = bench.add(retriever)
     first = bench.run(system, "dev")
     assert retriever.asked == ["one", "two", "three"]
     assert bench.run(system, "dev") == first
     bench.scores(system, "dev")
     later = small(tmp_path, dev=QRELS)
-    assert later.run(later.add(retriever, "key"), "dev") == first
+    assert later.run(later.add(retriever), "dev") == first
     assert len(retriever.asked) == 3
-    later.run(later.add(retriever, "another key"), "dev")
-    assert len(retriever.asked) == 6
+    another = Fixed(FOUND, key="another key")
+    later.run(later.add(another), "dev")
+    assert len(another.asked) == 3
 
 
 def test_a_second_stage_looks_only_as_deep_as_memory_allows_and_at_dev_alone(tmp_path, monkeypatch):

@@ -1,13 +1,20 @@
 """What is trained on, chosen by and tested with: nothing that is held out comes back in other clothes."""
 
-import pytest
-from fakes import random_texts
+from dataclasses import replace
 
+import pytest
+from fakes import FakeEmbedder, random_texts
+
+from helpers import gates
 from helpers.collection import Collection
-from helpers.pools import Tools
-from helpers.questions import Question, made_questions_file, write_questions
-from helpers.retrievers import tokenize
-from helpers.sourcing import HALVE_DEV_FROM, MOST_TEST, Repeats, find_sources
+from helpers.measuring import Bench
+from helpers.pools import BODY, Tools, make_questions
+from helpers.questions import Question
+from helpers.repeats import Repeats
+from helpers.retrievers import BM25, tokenize
+from helpers.sourcing import HALVE_DEV_FROM, MOST_TEST, find_sources
+from helpers.stages import Stages
+from helpers.tuning import training_options
 
 TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
 
@@ -167,7 +174,59 @@ def test_a_smaller_dev_and_one_beside_a_test_stay_whole():
     assert len(find_sources(both, tools()).dev) == HALVE_DEV_FROM
 
 
-def test_what_is_held_out_is_not_among_the_made_questions():
+ASKED = [
+    Question(f"g{i}", text, "question", f"d{i}") for i, text in enumerate(random_texts(120, seed=7, words=70, length=9))
+]
+
+
+def ship(monkeypatch, questions: list[Question]) -> None:
+    """Let the collection come with questions."""
+    monkeypatch.setattr("helpers.pools.shipped_questions", lambda collection: questions)
+
+
+def documents(n: int = 120) -> Collection:
+    """Passages with a heading each, two of them twins, and no query."""
+    texts = random_texts(n, seed=9, words=70, length=20)
+    return Collection(
+        "own", {f"d{i}": f"Heading number {i}: {texts[i]} and more of the same text {i}" for i in range(n)}
+    )
+
+
+def with_stages(given: Collection, folder, **more) -> Tools:
+    found = [BM25().index(given.corpus)]
+    return Tools(Stages(folder, lambda line: None), FakeEmbedder(), found, given.corpus, questions=0, **more)
+
+
+def test_test_queries_that_are_added_later_are_kept_out_of_the_training_by_the_gates(tmp_path, monkeypatch):
+    monkeypatch.setattr(gates, "MOST_OVERLAP", 1.0)
+    given = Collection("own", {f"d{i}": f"{word} thing" for i, word in enumerate(TEN.split()[:6])})
+    questions = [Question(f"g{i}", f"{word}?", "keyword", f"d{i}") for i, word in enumerate(TEN.split()[:6])]
+    ship(monkeypatch, questions)
+    assert len(make_questions(given, with_stages(given, tmp_path)).questions) == 6
+    later = replace(given, queries={"t": "the CANDLE"}, qrels={"test": {"t": {"d2": 1}}})
+    kept = make_questions(later, with_stages(later, tmp_path)).questions  # the same folder of stages
+    assert [q.id for q in kept] == ["g0", "g1", "g3", "g4", "g5"]
+
+
+def test_no_opening_of_a_held_out_passage_nor_of_its_twin_is_trained_on(tmp_path, monkeypatch):
+    given = documents()
+    ship(monkeypatch, ASKED)
+    twins = {"d3": "d3", "d4": "d3"}
+    used = with_stages(given, tmp_path, duplicates=twins)
+    found = find_sources(given, used)
+    held = {d for docs in (*found.dev_qrels.values(), *found.test_qrels.values()) for d in docs}
+    assert len(held) > 20
+    assert held <= found.held_passages
+    assert len({"d3", "d4"} & found.held_passages) != 1
+    bench = Bench(given, given.corpus, {}, used.stages)
+    options, bodies = training_options(bench, found, FakeEmbedder())
+    trained = {d.removesuffix(BODY) for _, positives in options.values() for docs in positives.values() for d in docs}
+    assert "made questions and headings" in options
+    assert len(bodies) > 20
+    assert not trained & found.held_passages
+
+
+def test_what_is_held_out_is_not_among_the_made_questions(monkeypatch):
     given = collection(
         dev={"d1": ("open hours", {"b": 1})},
         test={"t1": ("get a refund", {"a": 1})},
@@ -179,7 +238,7 @@ def test_what_is_held_out_is_not_among_the_made_questions():
         Question("g3", "money back", "problem", "a2"),
         Question("g4", "lost parcel", "problem", "c"),
     ]
-    write_questions(questions, made_questions_file(given))
+    ship(monkeypatch, questions)
     found = find_sources(given, tools({"a": "a", "a2": "a"}))
     assert found.made == ({"g4": "lost parcel"}, {"g4": {"c": 1}})
     assert "Left out of the made queries, since they repeat one that is held out: 2." in found.notices

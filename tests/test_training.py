@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from fakes import random_texts, tiny_encoder
+from fakes import random_texts
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
 from helpers.choosing import DevReranking, DevRetrieval, dev_corpus
@@ -158,6 +158,15 @@ def test_test_is_never_touched(splits):
     assert data == training_set(collection(*(split for split in splits if split != "test")), SYNTHETIC)
 
 
+@pytest.mark.parametrize("held", ["dev", "test"])
+@pytest.mark.parametrize("text", ["how do i get a refund", "How do I get a REFUND", "a refund: how do I get?"])
+def test_capitals_punctuation_and_the_order_of_words_make_no_other_question(held, text):
+    qrels = JUDGED | {held: {"r0": {"d1": 1}}}
+    given = Collection("small", PASSAGES, ASKED | {"r0": "How do I get a refund?", "t0": text}, qrels)
+    data = training_set(given, [*SYNTHETIC, Question("g-x", text, "question", "d1")])
+    assert data.queries.keys() == {q.id for q in SYNTHETIC} | JUDGED["train"].keys() - {"t0"}
+
+
 def test_queries_that_repeat_a_held_out_one_are_left_out():
     asked = ASKED | {"t0": " judged  query v1", "t3": "judged query e2"}
     repeating = Collection("small", PASSAGES, asked, JUDGED)
@@ -255,20 +264,15 @@ RECIPE = Recipe(epochs=0, fewest_steps=4, batch_size=8, learning_rate=1e-3, eval
 DOCS, BODIES = list(TOY.corpus), list(TOY.corpus.values())
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory) -> SentenceTransformer:
-    return tiny_encoder(tmp_path_factory.mktemp("base"))
-
-
 @pytest.fixture
-def encoder(loaded):
-    return copy.deepcopy(loaded)
+def encoder(tiny):
+    return copy.deepcopy(tiny)
 
 
 @pytest.fixture(scope="module")
-def run(loaded):
+def run(tiny):
     """Each dev query's scores of all passages by the untrained encoder, best first."""
-    scores = loaded.encode(list(DEV_QUERIES.values())) @ loaded.encode(BODIES).T
+    scores = tiny.encode(list(DEV_QUERIES.values())) @ tiny.encode(BODIES).T
     return {
         q: {DOCS[i]: float(row[i]) for i in np.argsort(-row, kind="stable")}
         for q, row in zip(DEV_QUERIES, scores, strict=True)
@@ -367,7 +371,7 @@ EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
 @EVERY_FAMILY
-def test_every_family_is_trained_kept_and_loaded_again(family, encoder, loaded, run, tmp_path):
+def test_every_family_is_trained_kept_and_loaded_again(family, encoder, tiny, run, tmp_path):
     trained = finetuned(family, encoder, run, HARD)
     folder = tmp_path / "build" / "toy" / "models" / family
     assert (trained.folder, trained.loaded) == (folder, False)
@@ -380,7 +384,7 @@ def test_every_family_is_trained_kept_and_loaded_again(family, encoder, loaded, 
     assert [point["step"] for point in record["dev"]["curve"]] == [4]
     assert f"model = {FAMILIES[family].__name__}(" in (folder / "README.md").read_text()
     assert model_key(load_trained(folder, FAMILIES[family])) == model_key(trained.model)
-    again = finetuned(family, copy.deepcopy(loaded), run, HARD)
+    again = finetuned(family, copy.deepcopy(tiny), run, HARD)
     assert again.loaded
     assert model_key(again.model) == model_key(trained.model)
 
@@ -410,8 +414,8 @@ def test_cross_encoder_needs_mined_negatives(encoder, run, tmp_path):
 
 
 @EVERY_FAMILY
-def test_triplets_are_checked_before_anything_is_trained_or_written(family, encoder, loaded, run, tmp_path):
+def test_triplets_are_checked_before_anything_is_trained_or_written(family, encoder, tiny, run, tmp_path):
     with pytest.raises(WorkbookError, match=r"^31 different queries are too few"):
         finetuned(family, encoder, run, HARD[:31])
-    assert model_key(encoder) == model_key(loaded)
+    assert model_key(encoder) == model_key(tiny)
     assert not (tmp_path / "build" / "toy" / "models").exists()
