@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from fakes import random_texts, tiny_encoder
+from fakes import random_texts
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
@@ -88,16 +88,13 @@ def one_sentence(error) -> bool:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The tiny encoder's folder."""
-    place = tmp_path_factory.mktemp("base")
-    tiny_encoder(place)
-    return place / "tiny"
+def folder(tiny_folder) -> Path:
+    return tiny_folder
 
 
 @pytest.fixture(scope="module")
-def loaded(folder) -> SentenceTransformer:
-    return SentenceTransformer(str(folder), device="cpu")
+def loaded(tiny) -> SentenceTransformer:
+    return tiny
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import random_texts, tiny_encoder
+from fakes import random_texts
 from sentence_transformers import SentenceTransformer
 
 from helpers import handover
@@ -129,9 +129,9 @@ def test_lost_columns_are_refused(tmp_path, text):
 # The model
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> SentenceTransformer:
-    return tiny_encoder(tmp_path_factory.mktemp("tiny"))
+@pytest.fixture
+def encoder(tiny) -> SentenceTransformer:
+    return tiny
 
 
 def test_queries_go_through_the_adapter_and_passages_do_not(encoder, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fakes import FakeEmbedder, random_texts, tiny_encoder
+from fakes import FakeEmbedder, random_texts
 
 from helpers import inspection
 from helpers.inspection import ByDocument, cut_long, fold, guess_language, near_duplicates, token_counts
@@ -36,9 +36,9 @@ def test_an_english_collection_with_a_german_page_is_english():
     )
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return tiny_encoder(tmp_path_factory.mktemp("tiny"))  # reads 64 tokens
+@pytest.fixture
+def encoder(tiny):
+    return tiny  # reads 64 tokens
 
 
 def test_only_what_is_too_long_is_cut_and_nothing_is_lost(encoder):

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import tiny_encoder
 
 from helpers.labelling import (
     DRAWS,
@@ -259,15 +258,10 @@ def test_labels_and_clusters_of_other_rows_are_one_sentence():
 # Tuning
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    return tiny_encoder(tmp_path_factory.mktemp("base"))
-
-
 @pytest.fixture
-def encoder(loaded, monkeypatch):
+def encoder(tiny, monkeypatch):
     """What the module loads: another tiny encoder, untrained, each time."""
-    monkeypatch.setattr("helpers.labelling.load_encoder", lambda: copy.deepcopy(loaded))
+    monkeypatch.setattr("helpers.labelling.load_encoder", lambda: copy.deepcopy(tiny))
 
 
 @pytest.fixture
@@ -296,7 +290,7 @@ TUNED = pytest.mark.parametrize(("tune", "name"), [(tune_on_descriptions, "pairs
 
 
 @TUNED
-def test_tuning_runs_and_is_loaded_the_second_time(toy, encoder, loaded, tmp_path, tune, name):
+def test_tuning_runs_and_is_loaded_the_second_time(toy, encoder, tiny, tmp_path, tune, name):
     trained = tune(toy, QUICK)
     assert not trained.loaded
     assert trained.folder == tmp_path / "build" / "toy" / "models" / name

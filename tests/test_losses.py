@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from fakes import random_texts, tiny_encoder
+from fakes import random_texts
 from scipy.special import log_softmax
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize
@@ -34,11 +34,6 @@ NAMES = ("anchor", "positive", "negative", "other")
 PASSAGES = ["tea", " ".join(["a long way down"] * 30), *random_texts(34, seed=2, length=60)]
 TABLE = [random_texts(12, seed=1, length=6), *(PASSAGES[i::3] for i in range(3))]
 COLUMNS = pytest.mark.parametrize("columns", [2, 3, 4])
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_encoder(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import tiny_encoder
 
 from helpers.collection import Collection
 from helpers.recipe import Recipe
@@ -44,11 +43,6 @@ def one_sentence(error) -> bool:
 
 def unlike(labels) -> dict[str, dict[str, int]]:
     return {a: {b: 1 for b in labels if labels[b] != labels[a]} for a in labels}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_encoder(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

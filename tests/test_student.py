@@ -1,14 +1,13 @@
 """The student's homework: made from the solutions, run untouched, and filled in cell by cell."""
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from fakes import random_texts, tiny_encoder
+from cells import Notebook
+from fakes import random_texts
 from werkzeug import Response
 
 from helpers import exercises_homework, student
@@ -100,22 +99,12 @@ def judged(request):
     return Response(json.dumps(body), content_type="application/json")
 
 
-class Notebook:
-    """The student's notebook in one namespace, with some of its answers filled in from the solutions."""
+class Student(Notebook):
+    """The student's notebook, with the solutions beside it, some of which a test fills in."""
 
     def __init__(self):
-        self.cells = nbformat.read(TARGET, as_version=4).cells
-        self.solved = nbformat.read(SOURCE, as_version=4).cells
-        self.names: dict = {"display": lambda *_: None}
-
-    def run(self, i: int, source: str | None = None) -> str:
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown):
-            exec(source or self.cells[i].source, self.names)
-        return shown.getvalue()
-
-    def exercises(self) -> list[int]:
-        return [i for i, cell in enumerate(self.cells) if "exercise" in cell.metadata.get("tags", [])]
+        super().__init__(TARGET)
+        self.solved = Notebook(SOURCE).cells
 
 
 def last(text: str) -> str:
@@ -123,16 +112,15 @@ def last(text: str) -> str:
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch, httpserver):
-    tiny_encoder(tmp_path)
+def notebook(tmp_path, tiny_folder, monkeypatch, httpserver):
     httpserver.expect_request("/v1/chat/completions", method="POST").respond_with_handler(judged)
     for name, value in {
-        "ENCODER_MODEL": str(tmp_path / "tiny"), "COLLECTION": str(small(tmp_path / "small")), "TQDM_DISABLE": "1", "NO_PROXY": "localhost",
+        "ENCODER_MODEL": str(tiny_folder), "COLLECTION": str(small(tmp_path / "small")), "TQDM_DISABLE": "1", "NO_PROXY": "localhost",
         "OPENAI_BASE_URL": httpserver.url_for("/v1"), "LLM_MODEL": "gpt-4.1-nano",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOG", raising=False)
-    return Notebook()
+    return Student()
 
 
 def test_untouched_it_runs_and_says_what_is_left_and_filled_in_each_check_turns(notebook):
