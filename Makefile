@@ -40,7 +40,7 @@ test check: export LLM_MAX_USD :=
 test: setup lint
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks --ignore notebooks/11_homework.ipynb
-	$(BIN)/python -m helpers.evidence_commands check
+	$(BIN)/python -m helpers.training.evidence_commands check
 
 check: setup lint
 	$(BIN)/pytest tests -m "not slow"
@@ -56,7 +56,7 @@ notebooks: setup
 
 # Make the committed evidence anew; run it again to go on. ONLY=recipes is one table, ONLY=recipes/width a part of it.
 evidence: setup
-	@$(BIN)/python -m helpers.evidence_commands make --only "$(ONLY)"
+	@$(BIN)/python -m helpers.training.evidence_commands make --only "$(ONLY)"
 
 lab: setup
 	@$(BIN)/jupyter lab notebooks

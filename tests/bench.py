@@ -20,18 +20,18 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import PrinterCallback
 
-from helpers.choosing import DevRetrieval, dev_corpus
-from helpers.collection import Collection, open_collection
-from helpers.embedding import encode
-from helpers.evaluation import per_query
-from helpers.export import to_dataset
-from helpers.losses import loss_for
-from helpers.models import load_encoder, load_late_interaction, packaged_encoder, pair_encoder
-from helpers.recipe import Recipe, prepared
-from helpers.rerankers import CrossEncoderReranker, LateInteraction
-from helpers.retrievers import BM25
-from helpers.training import open_training_set, sample_queries
-from helpers.triplets import build_triplets
+from helpers.collection.collection import Collection, open_collection
+from helpers.evaluation.choosing import DevRetrieval, dev_corpus
+from helpers.evaluation.measures import per_query
+from helpers.models.embed import encode
+from helpers.models.load import load_encoder, load_late_interaction, packaged_encoder, pair_encoder
+from helpers.retrieval.first_stages import BM25
+from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction
+from helpers.training.export import to_dataset
+from helpers.training.losses import loss_for
+from helpers.training.recipe import Recipe, prepared
+from helpers.training.triplets import build_triplets
+from helpers.training.tune import open_training_set, sample_queries
 
 ROUNDS = 3
 

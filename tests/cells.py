@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 
-from helpers.store import ROOT, fingerprint
+from helpers.store.files import ROOT, fingerprint
 
 
 class Notebook:

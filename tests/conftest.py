@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from fakes import tiny_encoder
 
-from helpers.collection import Collection, open_collection
-from helpers.store import SETTINGS
+from helpers.collection.collection import Collection, open_collection
+from helpers.store.files import SETTINGS
 
 
 @pytest.fixture(autouse=True)

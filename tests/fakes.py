@@ -58,7 +58,7 @@ def tiny_encoder(folder):
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from helpers.models import packaged_encoder
+    from helpers.models.load import packaged_encoder
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -6,10 +6,11 @@ from fakes import FakeEmbedder
 from scipy.stats import ortho_group
 from torch.nn import functional
 
-from helpers.adapters import AdaptedEmbedder, bytes_of, compressed, nearest, train_adapter, unit
-from helpers.retrievers import Dense
-from helpers.store import WorkbookError
-from helpers.triplets import Triplet
+from helpers.models.embed import AdaptedEmbedder, bytes_of, compressed, unit
+from helpers.retrieval.first_stages import Dense, nearest
+from helpers.store.files import WorkbookError
+from helpers.training.adapter import train_adapter
+from helpers.training.triplets import Triplet
 
 WIDTH = 24
 ROTATION = ortho_group.rvs(WIDTH, random_state=4).astype(np.float32)
@@ -297,7 +298,7 @@ def test_another_right_passage_of_a_query_in_the_batch_is_no_negative_of_it(monk
         seen.append((scores.detach(), position))
         return entropy(scores, position)
 
-    monkeypatch.setattr("helpers.adapters.functional.cross_entropy", spied)
+    monkeypatch.setattr("helpers.training.adapter.functional.cross_entropy", spied)
     rows = [Triplet("q", "one", "a"), Triplet("r", " one", "b"), Triplet("s", "other", "c")]
     texts = {"a": "the one", "b": "one more", "c": "an other"}
     train_adapter(rows, FakeEmbedder(), texts, ({"q": "one"}, {"q": {"a": 1}}), epochs=1)

@@ -38,9 +38,9 @@ def documents(place: Path) -> Path:
 def run(order: tuple[str, ...], build: Path, collection: Path, encoder: Path) -> dict[str, str]:
     """{number: all that it prints} of notebooks in an order, in a build folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("helpers.llm.SmolLM2", StandIn)
-        patch.setattr("helpers.gates.SAME_COSINE", 2.0)  # to an encoder of random weights all texts are alike
-        patch.setattr("helpers.gates.LEAK_COSINE", 2.0)
+        patch.setattr("helpers.models.llm.SmolLM2", StandIn)
+        patch.setattr("helpers.labels.gates.SAME_COSINE", 2.0)  # to an encoder of random weights all texts are alike
+        patch.setattr("helpers.labels.gates.LEAK_COSINE", 2.0)
         for name, value in {
             "WORKBOOK_BUILD": build, "COLLECTION": collection, "ENCODER_MODEL": encoder, "TQDM_DISABLE": 1
         }.items():  # fmt: skip

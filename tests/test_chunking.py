@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from helpers import models
-from helpers.chunking import METHODS, WordPieces, chunk_documents, chunker, count_tokens, document_of
-from helpers.embedding import LocalEmbedder
-from helpers.store import WorkbookError
+from helpers.collection.chunking import METHODS, WordPieces, chunk_documents, chunker, count_tokens, document_of
+from helpers.models import load as models
+from helpers.models.embed import LocalEmbedder
+from helpers.store.files import WorkbookError
 
 LOSSLESS = ("fixed size", "sentence", "recursive")
 PROSE = " ".join(f"Sentence {n} tells of rivers, bridges and the {n}th boat that went by." for n in range(24))

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import clicks
-from helpers.clicks import (
+from helpers.labels import clicks
+from helpers.labels.clicks import (
     SHUFFLED,
     attraction,
     click_rates,
@@ -19,8 +19,8 @@ from helpers.clicks import (
     labels_from_clicks,
     simulate,
 )
-from helpers.store import WorkbookError
-from helpers.traffic import EVENTS, SearchLog
+from helpers.labels.search_log import EVENTS, SearchLog
+from helpers.store.files import WorkbookError
 
 START = datetime(2026, 10, 5, tzinfo=UTC)
 QUERIES = {f"q{i}": f"query {i}" for i in range(20)} | {"none": "nobody can answer this"}

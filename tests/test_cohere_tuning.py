@@ -8,11 +8,11 @@ import pytest
 from fakes import KEY, failure
 from werkzeug import Response
 
-from helpers.cohere_tuning import submit
-from helpers.export import COHERE_QUERIES, write_cohere
-from helpers.services import cohere_client
-from helpers.store import WorkbookError
-from helpers.triplets import Triplet
+from helpers.models.services import cohere_client
+from helpers.store.files import WorkbookError
+from helpers.training.cohere_tuning import submit
+from helpers.training.export import COHERE_QUERIES, write_cohere
+from helpers.training.triplets import Triplet
 
 CORPUS = {f"d{i}": f"passage number {i}: ünïcödé 漢字" for i in range(COHERE_QUERIES + 5)}
 TRIPLETS = [

@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers import collection as collections
-from helpers.chunking import document_of
-from helpers.collection import BUILT_IN, SHARE_DEV_FROM, Collection, carve_splits, open_collection, own_name
-from helpers.owndata import open_own
-from helpers.questions import shipped_questions
-from helpers.store import WorkbookError, build_dir
+from helpers.collection import collection as collections
+from helpers.collection.chunking import document_of
+from helpers.collection.collection import BUILT_IN, SHARE_DEV_FROM, Collection, carve_splits, open_collection, own_name
+from helpers.homework.data import open_own
+from helpers.labels.questions import shipped_questions
+from helpers.store.files import WorkbookError, build_dir
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 CORPUS = '{"_id": "d1", "text": "one"}\n{"_id": "d2", "text": "two"}\n'

@@ -6,10 +6,11 @@ import tomllib
 import nbformat
 import pytest
 
-from helpers import course, report
-from helpers.collection import Collection, own_name
-from helpers.evaluation import record
-from helpers.store import ROOT, SETTINGS, WorkbookError
+from helpers.collection.collection import Collection, own_name
+from helpers.course import run as course
+from helpers.evaluation import report
+from helpers.evaluation.measures import record
+from helpers.store.files import ROOT, SETTINGS, WorkbookError
 
 TINY = Collection(
     "tiny", {"a": "apple tart", "b": "bread"}, {"q1": "apple", "q2": "loaf"}, {"test": {"q1": {"a": 1}, "q2": {"b": 2}}}
@@ -118,7 +119,7 @@ def variables_of(text: str) -> set[str]:
 
 
 def test_every_setting_that_is_read_is_in_the_list_of_settings():
-    read = set().union(*(variables_of(path.read_text()) for path in (ROOT / "helpers").glob("*.py")))
+    read = set().union(*(variables_of(path.read_text()) for path in (ROOT / "helpers").rglob("*.py")))
     assert {name for name in read if not NO_RESULT.fullmatch(name)} == set(SETTINGS)
 
 
@@ -155,7 +156,7 @@ def test_findings_of_an_older_collection_are_dropped():
 def test_format_scoreboard_puts_the_best_first():
     record(TINY, "test", "worse", {"q1": {"a": 1.0}}, "02_baselines")
     record(TINY, "test", "better", {"q1": {"a": 1.0}, "q2": {"b": 1.0}}, "02_baselines", ms=2.0, usd=0.5)
-    from helpers.evaluation import read_scoreboard
+    from helpers.evaluation.measures import read_scoreboard
 
     table = report.format_scoreboard(read_scoreboard(TINY))
     assert list(table.index) == ["better", "worse"]
@@ -198,7 +199,7 @@ def test_every_imported_package_is_a_direct_dependency():
     import sys
 
     direct = {d.lower() for d in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]}
-    for path in (ROOT / "helpers").glob("*.py"):
+    for path in (ROOT / "helpers").rglob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M):
             if name in sys.stdlib_module_names or name in carried:
                 continue
@@ -210,20 +211,20 @@ def test_ci_runs_the_readmes_test_command():
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
 
 
-ORDER = (
-    "store progress stages models embedding chunking readers pydocs collection retrievers rerankers services evaluation prompts smollm llm questions "
-    "gates inspection labels redaction traffic logfiles clicks review examples repeats triplets splits export cohere_tuning "
-    "adapters forgetting choosing triplet_losses losses recipe cards fitting training evidence experiments reranking_experiments evidence_commands relations tastes shop transactions labelling "
-    "deciding owndata pools sourcing measuring small_dev tuning handover homework_steps "
-    "report plots distributions comparisons pictures homework_report homework exercises exercises_objectives exercises_homework student course"
-).split()
+ROOMS = "store models collection retrieval evaluation labels training homework course".split()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "helpers").glob("[a-z]*.py")), ids=lambda p: p.stem)
-def test_modules_import_in_one_direction(path):
-    assert path.stem in ORDER, "give a new module its place in the order"
-    text = path.read_text()
-    imported = re.findall(r"^\s*from helpers\.(\w+) import", text, re.M)
-    for group in re.findall(r"^\s*from helpers import (.+)$", text, re.M):
-        imported += [name.strip() for name in group.split(",")]
-    assert all(ORDER.index(name) < ORDER.index(path.stem) for name in imported)
+def test_the_helpers_have_these_rooms_and_nothing_beside_them():
+    found = {path.name for path in (ROOT / "helpers").iterdir() if not path.name.startswith("__")}
+    assert found == set(ROOMS)
+    for room in ROOMS:
+        assert (ROOT / "helpers" / room / "__init__.py").read_text().startswith('"""'), "say what lives there"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_knows_those_before_it_and_none_after_it(room):
+    for path in sorted((ROOT / "helpers" / room).glob("*.py")):
+        text = path.read_text()
+        assert "from helpers import" not in text, path.name
+        known = re.findall(r"^\s*(?:from|import) helpers\.(\w+)", text, re.M)
+        assert all(ROOMS.index(other) <= ROOMS.index(room) for other in known), path.name

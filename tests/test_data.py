@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.store import DATA
+from helpers.store.files import DATA
 
 PYDOCS = DATA / "pydocs"
 QUERIES = [json.loads(line) for line in (PYDOCS / "queries.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from helpers.deciding import (
+from helpers.homework.deciding import (
     VERDICTS,
     Comparison,
     compared,

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder, random_texts
 
-from helpers import embedding, models
-from helpers.embedding import CachedEmbedder, LocalEmbedder, VectorCache, batches_by_length, encode
-from helpers.store import WorkbookError
+from helpers.models import embed as embedding
+from helpers.models import load as models
+from helpers.models.embed import CachedEmbedder, LocalEmbedder, VectorCache, batches_by_length, encode
+from helpers.store.files import WorkbookError
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ KILLED_IN_THE_FOURTH_BLOCK = """
 import os, signal, sys
 from pathlib import Path
 from fakes import FakeEmbedder
-from helpers.embedding import BLOCK, CachedEmbedder
+from helpers.models.embed import BLOCK, CachedEmbedder
 
 class Killed(FakeEmbedder):
     def embed(self, texts, task):

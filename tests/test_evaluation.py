@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import ndcg_score
 
-from helpers import evaluation
-from helpers.collection import Collection
-from helpers.evaluation import (
+from helpers.collection.collection import Collection
+from helpers.evaluation import measures as evaluation
+from helpers.evaluation.measures import (
     COLUMNS,
     MEASURES,
     choose_weight,
@@ -28,8 +28,8 @@ from helpers.evaluation import (
     record,
     with_interval,
 )
-from helpers.retrievers import Retriever, fuse
-from helpers.store import WorkbookError
+from helpers.retrieval.first_stages import Retriever, fuse
+from helpers.store.files import WorkbookError
 
 
 def test_measures_of_a_small_example_by_hand():

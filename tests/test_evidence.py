@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import evidence, evidence_commands, experiments
-from helpers.collection import Collection
-from helpers.evidence import Piece, as_row, read_run, read_table, write_row, write_run
-from helpers.evidence_commands import check, expected, head, main, make, picked
-from helpers.store import WorkbookError
+from helpers.collection.collection import Collection
+from helpers.store import evidence
+from helpers.store.evidence import Piece, as_row, read_run, read_table, write_row, write_run
+from helpers.store.files import WorkbookError
+from helpers.training import evidence_commands, experiments
+from helpers.training.evidence_commands import check, expected, head, main, make, picked
 
 KEYS = {("0", 0): "aaaa", ("125", 0): "bbbb", ("125", 1): "cccc"}
 REMAKE = "make evidence ONLY=curve"

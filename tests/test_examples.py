@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from helpers.examples import CITATIONS, EXAMPLES, JUDGMENTS, PAIRS, SCHEMAS, convert, group_by_query, validate
-from helpers.store import WorkbookError
+from helpers.store.files import WorkbookError
+from helpers.training.examples import CITATIONS, EXAMPLES, JUDGMENTS, PAIRS, SCHEMAS, convert, group_by_query, validate
 
 ROWS = {
     PAIRS: [

@@ -5,7 +5,7 @@ from itertools import combinations, permutations
 
 import pytest
 
-from helpers import exercises_objectives as checks
+from helpers.course import exercises_objectives as checks
 
 
 def dot(one, other):

@@ -9,18 +9,19 @@ import pandas as pd
 import pytest
 from fakes import random_texts
 
-from helpers import comparisons, experiments, reranking_experiments
-from helpers.collection import Collection
-from helpers.evaluation import evaluate, first_pool
-from helpers.evidence_commands import all_pieces, make, picked
-from helpers.experiments import log_file, results, table
-from helpers.fitting import Trained
-from helpers.models import load_encoder
-from helpers.recipe import Recipe
-from helpers.retrievers import Dense
-from helpers.store import DATA, WorkbookError
-from helpers.training import RERANKER
-from helpers.triplets import NEGATIVES
+from helpers.collection.collection import Collection
+from helpers.course import comparisons
+from helpers.evaluation.measures import evaluate, first_pool
+from helpers.models.load import load_encoder
+from helpers.retrieval.first_stages import Dense
+from helpers.store.files import DATA, WorkbookError
+from helpers.training import experiments, reranking_experiments
+from helpers.training.evidence_commands import all_pieces, make, picked
+from helpers.training.experiments import log_file, results, table
+from helpers.training.fitting import Trained
+from helpers.training.recipe import Recipe
+from helpers.training.triplets import NEGATIVES
+from helpers.training.tune import RERANKER
 
 COMMITTED = experiments.TRAININGS
 

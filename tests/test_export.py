@@ -13,9 +13,11 @@ from sentence_transformers.cross_encoder.losses import LambdaLoss
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MultipleNegativesRankingLoss
 
-from helpers import export, store
-from helpers.examples import EXAMPLES, validate
-from helpers.export import (
+from helpers.store import files as store
+from helpers.store.files import WorkbookError
+from helpers.training import export
+from helpers.training.examples import EXAMPLES, validate
+from helpers.training.export import (  # fmt: skip
     FORMS,
     read_cohere,
     read_parquet,
@@ -23,9 +25,8 @@ from helpers.export import (
     to_examples,
     write_cohere,
     write_parquet,
-)  # fmt: skip
-from helpers.store import WorkbookError
-from helpers.triplets import Triplet
+)
+from helpers.training.triplets import Triplet
 
 CORPUS = {d: f"text of {d}" for d in "abcdef"} | {"zoë": "Ein „Text“\nin zwei Zeilen\u2028oder drei"}
 TRIPLETS = [

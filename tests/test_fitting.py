@@ -22,13 +22,13 @@ from fakes import random_texts
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from helpers.choosing import DevRetrieval
-from helpers.collection import Collection
-from helpers.fitting import fit
-from helpers.losses import loss_for
-from helpers.models import load_trained, model_key
-from helpers.recipe import Recipe, mixed, prepared
-from helpers.store import WorkbookError, fingerprint
+from helpers.collection.collection import Collection
+from helpers.evaluation.choosing import DevRetrieval
+from helpers.models.load import load_trained, model_key
+from helpers.store.files import WorkbookError, fingerprint
+from helpers.training.fitting import fit
+from helpers.training.losses import loss_for
+from helpers.training.recipe import Recipe, mixed, prepared
 
 # A query is the first words of its passage and its number: 60 to train on, 30 for dev.
 TEXTS = [f"{text} {i}" for i, text in enumerate(random_texts(90, words=90, length=8))]
@@ -396,7 +396,7 @@ def batches(monkeypatch) -> list:
         )
         return loss
 
-    monkeypatch.setattr("helpers.fitting.loss_for", spied)
+    monkeypatch.setattr("helpers.training.fitting.loss_for", spied)
     return seen
 
 
@@ -613,7 +613,7 @@ def test_training_that_was_stopped_keeps_count_of_the_answers_without_gain(encod
 
 def test_full_disk_is_one_sentence_before_the_training_begins(encoder, again, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**12, 10**12 - 2**20, 2**20)
-    monkeypatch.setattr("helpers.fitting.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("helpers.training.fitting.shutil.disk_usage", lambda path: usage)
     told = Told()
     # 10 numbers of 4 bytes a weight, of about a million weights: the word embeddings alone are 30,522 · 32.
     with pytest.raises(WorkbookError, match=r"need about \d\d MiB .* has 1 MiB free: .*WORKBOOK_BUILD") as error:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder
 
-from helpers import forgetting
-from helpers.forgetting import answered, everyday, relatedness, see_also
-from helpers.questions import overlap
-from helpers.store import DATA, WorkbookError
+from helpers.labels.questions import overlap
+from helpers.store.files import DATA, WorkbookError
+from helpers.training import forgetting
+from helpers.training.forgetting import answered, everyday, relatedness, see_also
 
 CORPUS = dict.fromkeys(
     "numpy.sum numpy.cumsum numpy.mean numpy.linalg.norm numpy.linalg.det numpy.ma.sum numpy.ndarray.sum scipy.linalg.norm "

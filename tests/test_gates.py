@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from fakes import FakeEmbedder, random_texts
 
-from helpers.collection import Collection
-from helpers.gates import (
+from helpers.collection.collection import Collection
+from helpers.labels.gates import (
     GATES,
     LEAK_COSINE,
     LEAK_WORDS,
@@ -19,9 +19,9 @@ from helpers.gates import (
     passing,
     shared_words,
 )
-from helpers.questions import Question
-from helpers.retrievers import BM25, Dense, Retriever
-from helpers.store import WorkbookError
+from helpers.labels.questions import Question
+from helpers.retrieval.first_stages import BM25, Dense, Retriever
+from helpers.store.files import WorkbookError
 
 CORPUS = {"fox": "the red fox hunts mice", "whale": "a blue whale eats krill", "owl": "owls fly at night"}
 

@@ -9,11 +9,11 @@ import pytest
 from fakes import random_texts
 from sentence_transformers import SentenceTransformer
 
-from helpers import handover
-from helpers.collection import Collection
-from helpers.handover import JUDGE_COLUMNS, SHOWN, costs, failures, read_judged, with_adapter, write_to_judge
-from helpers.review import Reviews
-from helpers.store import WorkbookError
+from helpers.collection.collection import Collection
+from helpers.homework import handover
+from helpers.homework.handover import JUDGE_COLUMNS, SHOWN, costs, failures, read_judged, with_adapter, write_to_judge
+from helpers.labels.review import Reviews
+from helpers.store.files import WorkbookError
 
 COLLECTION = Collection(
     "own",

@@ -15,15 +15,17 @@ from fakes import FakeEmbedder, random_texts
 from sentence_transformers import SentenceTransformer
 from werkzeug import Response
 
-from helpers import deciding, handover, homework, homework_steps
-from helpers.collection import open_collection
-from helpers.embedding import LocalEmbedder
-from helpers.models import load_encoder
-from helpers.retrievers import Dense
-from helpers.stages import Stages
-from helpers.store import ROOT, WorkbookError
-from helpers.training import training_set, tuned_encoder
-from helpers.triplets import Triplet
+from helpers.collection.collection import open_collection
+from helpers.homework import deciding, handover
+from helpers.homework import run as homework
+from helpers.homework import steps as homework_steps
+from helpers.models.embed import LocalEmbedder
+from helpers.models.load import load_encoder
+from helpers.retrieval.first_stages import Dense
+from helpers.store.files import ROOT, WorkbookError
+from helpers.store.stages import Stages
+from helpers.training.triplets import Triplet
+from helpers.training.tune import training_set, tuned_encoder
 
 N = 90
 WORDS = random_texts(N, seed=3, words=60, length=9)
@@ -442,7 +444,7 @@ def test_the_command_line_ends_in_one_sentence(tmp_path, capsys, monkeypatch):
 
 
 def test_the_model_with_an_adapter_gives_the_vectors_that_were_measured(tmp_path, folder):
-    from helpers.adapters import unit
+    from helpers.models.embed import unit
 
     encoder = SentenceTransformer(str(folder), device="cpu")
     matrix = np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32)

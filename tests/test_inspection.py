@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder, random_texts
 
-from helpers import inspection
-from helpers.inspection import ByDocument, cut_long, fold, guess_language, near_duplicates, token_counts
-from helpers.retrievers import BM25, tokenize
+from helpers.collection.chunking import cut_long, token_counts
+from helpers.collection.repeats import near_duplicates
+from helpers.collection.text import guess_language, tokenize
+from helpers.retrieval.first_stages import BM25, ByDocument, fold
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_vectors_are_in_the_order_of_the_corpus():
 
 
 def test_of_many_near_passages_the_nearest_are_compared(monkeypatch):
-    monkeypatch.setattr(inspection, "_NEIGHBOURS", 2)
+    monkeypatch.setattr("helpers.collection.repeats._NEIGHBOURS", 2)
     corpus = {"a": words(1, 5), "b": words(6, 7), "c": words(8, 9), "d": words(1, 5)}
     assert near_duplicates(corpus, turned(0, 2, 3, 1)) == {"a": "a", "d": "a"}
     assert near_duplicates(corpus, turned(0, 1, 2, 3)) == {}  # the third nearest
@@ -139,7 +140,7 @@ def test_of_many_near_passages_the_nearest_are_compared(monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 7, 500])
 def test_near_duplicates_are_what_comparing_all_pairs_finds(monkeypatch, block):
-    monkeypatch.setattr(inspection, "_BLOCK", block)
+    monkeypatch.setattr("helpers.collection.repeats._BLOCK", block)
     corpus = {f"d{i}": text for i, text in enumerate(random_texts(60, seed=2, words=8, length=6))}
     vectors = FakeEmbedder().embed(list(corpus.values()), "document")
     sets = [set(tokenize(text)) for text in corpus.values()]

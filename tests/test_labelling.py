@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.labelling import (
+from helpers.course.labelling import (
     DRAWS,
     LABEL_RECIPE,
     RECIPE,
@@ -25,8 +25,8 @@ from helpers.labelling import (
     tune_on_descriptions,
     tune_on_labels,
 )
-from helpers.store import WorkbookError
-from helpers.transactions import NEW, Transactions, open_transactions
+from helpers.course.transactions import NEW, Transactions, open_transactions
+from helpers.store.files import WorkbookError
 
 AXES = np.eye(3)
 
@@ -157,7 +157,9 @@ def test_the_probe_is_given_no_more_than_the_shots():
     given = []
     asked = np.zeros((1, 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("helpers.labelling.probe", lambda v, said, a: given.append((v, list(said))) or np.array(["a"]))
+        patch.setattr(
+            "helpers.course.labelling.probe", lambda v, said, a: given.append((v, list(said))) or np.array(["a"])
+        )
         probe_curve(vectors, labels, asked, ["a"], shots=(1, 4))
     assert [len(v) for v, _ in given] == [2] * DRAWS + [8] * DRAWS
     where = {tuple(v): label for v, label in zip(vectors, labels, strict=True)}
@@ -261,14 +263,14 @@ def test_labels_and_clusters_of_other_rows_are_one_sentence():
 @pytest.fixture
 def encoder(tiny, monkeypatch):
     """What the module loads: another tiny encoder, untrained, each time."""
-    monkeypatch.setattr("helpers.labelling.load_encoder", lambda: copy.deepcopy(tiny))
+    monkeypatch.setattr("helpers.course.labelling.load_encoder", lambda: copy.deepcopy(tiny))
 
 
 @pytest.fixture
 def given(encoder, monkeypatch) -> list:
     """What the trainings were asked to do; nothing is trained."""
     asked = []
-    monkeypatch.setattr("helpers.labelling.fit", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("helpers.course.labelling.fit", lambda *arguments: asked.append(arguments))
     return asked
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.labels import (
+from helpers.labels.judging import (
     TRUSTED,
     USABLE,
     Judgment,
@@ -21,8 +21,8 @@ from helpers.labels import (
     probabilities,
     query_likelihood,
 )
-from helpers.llm import LLM, InProcess, Reply
-from helpers.store import WorkbookError
+from helpers.models.llm import LLM, InProcess, Reply
+from helpers.store.files import WorkbookError
 
 QUERIES = {"query-4711": "keep the lawn short", "query-0815": "paint a fence"}
 CORPUS = {

@@ -14,11 +14,11 @@ from fakes import KEY, failure
 from pydantic import BaseModel, ConfigDict
 from werkzeug import Response
 
-from helpers import llm as llm_module
-from helpers import services, smollm
-from helpers.llm import LLM, Endpoint, InProcess, Reply, estimate_usd, open_llm, parse, small_llm
-from helpers.smollm import SmolLM2
-from helpers.store import WorkbookError
+from helpers.models import llm as llm_module
+from helpers.models import services, smollm
+from helpers.models.llm import LLM, Endpoint, InProcess, Reply, estimate_usd, open_llm, parse, small_llm
+from helpers.models.smollm import SmolLM2
+from helpers.store.files import WorkbookError
 
 PRICED = "gpt-4.1-mini"  # in data/prices.csv: $0.40 a million tokens in, $1.60 a million out
 

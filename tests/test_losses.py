@@ -24,10 +24,21 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import nn
 
-from helpers.losses import SAMPLERS, ListLoss, RankingLoss, TokenRankingLoss, forward_by_length, loss_for
-from helpers.models import pair_encoder, token_encoder
-from helpers.store import WorkbookError
-from helpers.triplet_losses import MARGIN, AnchoredLoss, LabelLoss, PairwiseLoss, finite
+from helpers.models.load import pair_encoder, token_encoder
+from helpers.store.files import WorkbookError
+from helpers.training.losses import (
+    MARGIN,
+    SAMPLERS,
+    AnchoredLoss,
+    LabelLoss,
+    ListLoss,
+    PairwiseLoss,
+    RankingLoss,
+    TokenRankingLoss,
+    finite,
+    forward_by_length,
+    loss_for,
+)
 
 # Of a batch's columns: 12 short queries, then passages of 1 to 60 words, one of them a word and one cut at 64 tokens.
 NAMES = ("anchor", "positive", "negative", "other")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from fakes import FakeEmbedder, random_texts
 
-from helpers import measuring
-from helpers.collection import Collection
-from helpers.evaluation import read_scoreboard, record
-from helpers.measuring import NOTEBOOK, RERANKED, Bench
-from helpers.pools import pooled
-from helpers.rerankers import Reranker
-from helpers.retrievers import BM25, Dense, Retriever
-from helpers.stages import Stages
-from helpers.tuning import once, to_pieces
+from helpers.collection.collection import Collection
+from helpers.evaluation.measures import read_scoreboard, record
+from helpers.homework import bench as measuring
+from helpers.homework.bench import NOTEBOOK, RERANKED, Bench
+from helpers.homework.sources import pooled
+from helpers.homework.tuning import once, to_pieces
+from helpers.retrieval.first_stages import BM25, Dense, Retriever
+from helpers.retrieval.rerankers import Reranker
+from helpers.store.stages import Stages
 
 
 class Fixed(Retriever):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fakes import random_texts
 
-from helpers import models
-from helpers.embedding import encode
-from helpers.store import WorkbookError
+from helpers.models import load as models
+from helpers.models.embed import encode
+from helpers.store.files import WorkbookError
 
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
 

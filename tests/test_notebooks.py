@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers import exercises, exercises_objectives
-from helpers.redaction import redact
-from helpers.store import ROOT
+from helpers.course import exercises, exercises_objectives
+from helpers.labels.redaction import redact
+from helpers.store.files import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
 TO_DO = [p for p in NOTEBOOKS if p.parent.name != "solutions"]  # those with exercises to fill in
@@ -153,7 +153,7 @@ def test_each_exercise_has_difficulty_minutes_hint_solution_and_check(path):
 
 def checked(number: str, given: str, capsys, pydocs_collection) -> str:
     """What the notebook's check prints for a solution's code, run where the notebook would run it."""
-    from helpers.evaluation import per_query
+    from helpers.evaluation.measures import per_query
 
     qrels = {"q1": {"a": 1}, "q2": {"b": 2}, "q3": {"c": 1}, "q4": {"d": 1}}
     good = {q: {next(iter(docs)): 2.0, "z": 1.0} for q, docs in qrels.items()}

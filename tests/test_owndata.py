@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.collection import own_name
-from helpers.owndata import log_columns, open_own
-from helpers.pools import BODY, openings
-from helpers.store import ROOT, WorkbookError
+from helpers.collection.collection import own_name
+from helpers.homework.data import log_columns, open_own
+from helpers.homework.sources import BODY, openings
+from helpers.store.files import ROOT, WorkbookError
 
 
 def write(file, rows):

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, Polygon
 
-from helpers.pictures import (
+from helpers.course.pictures import (
     PAINT,
     SHAPES,
     heat_map,
@@ -16,8 +16,8 @@ from helpers.pictures import (
     spread_lines,
     wardrobe,
 )
-from helpers.plots import COLORS
-from helpers.shop import Product
+from helpers.course.shop import Product
+from helpers.evaluation.plots import COLORS
 
 
 def texts(axes) -> list[str]:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from helpers.collection import open_collection
-from helpers.embedding import LocalEmbedder
-from helpers.evaluation import evaluate
-from helpers.models import load_encoder, load_late_interaction
-from helpers.rerankers import LateInteraction, TwoStage
-from helpers.retrievers import BM25, Dense, Hybrid
-from helpers.store import ROOT
+from helpers.collection.collection import open_collection
+from helpers.evaluation.measures import evaluate
+from helpers.models.embed import LocalEmbedder
+from helpers.models.load import load_encoder, load_late_interaction
+from helpers.retrieval.first_stages import BM25, Dense, Hybrid
+from helpers.retrieval.rerankers import LateInteraction, TwoStage
+from helpers.store.files import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.course import execute
-from helpers.progress import progress, tracked
-from helpers.store import ROOT
+from helpers.course.run import execute
+from helpers.store.files import ROOT
+from helpers.store.progress import progress, tracked
 
 
 class Clock:
@@ -169,9 +169,9 @@ ENCODE = """
 import sys
 from pathlib import Path
 from fakes import FakeEmbedder
-from helpers.chunking import chunk_documents
-from helpers.embedding import CachedEmbedder
-from helpers.models import load_encoder, load_late_interaction
+from helpers.collection.chunking import chunk_documents
+from helpers.models.embed import CachedEmbedder
+from helpers.models.load import load_encoder, load_late_interaction
 
 CachedEmbedder(FakeEmbedder(), Path(sys.argv[1])).embed([f"text number {i}" for i in range(600)], "document")
 chunk_documents({str(i): "A sentence. " * 5 for i in range(200)}, "fixed size")
@@ -183,11 +183,11 @@ import sys
 from pathlib import Path
 from datasets import Dataset
 from fakes import tiny_encoder
-from helpers.collection import Collection
-from helpers.fitting import fit
-from helpers.models import load_trained, quiet_files
-from helpers.recipe import Recipe
-from helpers.relations import DevRelation
+from helpers.collection.collection import Collection
+from helpers.training.fitting import fit
+from helpers.models.load import load_trained, quiet_files
+from helpers.training.recipe import Recipe
+from helpers.course.relations import DevRelation
 
 texts = {f"t{i}": f"text number {i} of {'tea' if i % 2 else 'coffee'}" for i in range(16)}
 with quiet_files():  # the tests' own encoder, which the course does not make
@@ -208,5 +208,5 @@ def test_a_log_gets_no_bar_whoever_would_draw_it(code, tmp_path):
 
 
 def test_nobody_but_the_progress_module_draws_bars():
-    for path in (ROOT / "helpers").glob("*.py"):
+    for path in (ROOT / "helpers").rglob("*.py"):
         assert path.stem == "progress" or not re.search(r"^\s*(from|import) tqdm", path.read_text(), re.M), path.name

@@ -2,8 +2,8 @@
 
 import pytest
 
-from helpers.prompts import Prompt
-from helpers.store import DATA, WorkbookError
+from helpers.models.prompts import Prompt
+from helpers.store.files import DATA, WorkbookError
 
 FIELDS = {"passage": "the $5 passage", "query": "the query", "kinds": "keyword, problem", "doc": "numpy.flipud"}
 TEXT = """# system

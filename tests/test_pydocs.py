@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.chunking import count_tokens
-from helpers.pydocs import read_pydocs
+from helpers.collection.chunking import count_tokens
+from helpers.collection.pydocs import read_pydocs
 
 LIBRARIES = {"numpy", "pandas", "scipy", "sklearn", "matplotlib"}
 

@@ -6,10 +6,9 @@ from collections import Counter
 
 import pytest
 
-from helpers import questions as questions_module
-from helpers.collection import Collection, open_collection
-from helpers.llm import LLM, Reply
-from helpers.questions import (
+from helpers.collection.collection import Collection, open_collection
+from helpers.labels import questions as questions_module
+from helpers.labels.questions import (
     KINDS,
     PASSAGE_CHARACTERS,
     Question,
@@ -25,7 +24,8 @@ from helpers.questions import (
     small_prompt,
     write_questions,
 )
-from helpers.store import WorkbookError
+from helpers.models.llm import LLM, Reply
+from helpers.store.files import WorkbookError
 
 
 class Writer:

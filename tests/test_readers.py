@@ -1,6 +1,6 @@
 """Files as they are read: what JSON lets through and UTF-8 does not."""
 
-from helpers.readers import read_texts
+from helpers.collection.readers import read_texts
 
 
 def test_half_an_emoji_is_read_as_a_question_mark_and_a_whole_one_stays(tmp_path):

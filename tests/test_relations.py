@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.collection import Collection
-from helpers.recipe import Recipe
-from helpers.relations import (
+from helpers.collection.collection import Collection
+from helpers.course.relations import (
     DevRelation,
     alike,
     auc_each,
@@ -21,7 +20,8 @@ from helpers.relations import (
     tune,
     vectors_of,
 )
-from helpers.store import WorkbookError
+from helpers.store.files import WorkbookError
+from helpers.training.recipe import Recipe
 
 # 48 items: each of 6 colours with each of 8 things.
 TEXTS = {

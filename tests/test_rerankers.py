@@ -5,11 +5,12 @@ import pytest
 import torch
 from fakes import FakeEmbedder, random_texts
 
-from helpers import models, rerankers
-from helpers.embedding import encode
-from helpers.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage, second_stage
-from helpers.retrievers import Dense, Retriever, fuse
-from helpers.store import WorkbookError
+from helpers.models import load as models
+from helpers.models.embed import encode
+from helpers.retrieval import rerankers
+from helpers.retrieval.first_stages import Dense, Retriever, fuse
+from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction, Reranker, TwoStage, second_stage
+from helpers.store.files import WorkbookError
 
 CORPUS = {"a": "one", "b": "three", "c": "two", "d": "eleven", "e": "seven", "f": "sixteen"}
 

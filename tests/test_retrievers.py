@@ -9,10 +9,11 @@ from fakes import FakeEmbedder, random_texts
 from lancedb.query import MatchQuery
 from lancedb.rerankers import LinearCombinationReranker
 
-from helpers import retrievers
-from helpers.rerankers import Reranker, TwoStage
-from helpers.retrievers import BM25, Dense, Hybrid, WeightedHybrid, fuse, tokenize, top_k
-from helpers.store import WorkbookError
+from helpers.collection.text import tokenize
+from helpers.retrieval import first_stages as retrievers
+from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, top_k
+from helpers.retrieval.rerankers import Reranker, TwoStage
+from helpers.store.files import WorkbookError
 
 CORPUS = {f"d{i:02}": text for i, text in enumerate(random_texts(60, seed=1))}
 QUERIES = {f"q{i}": text for i, text in enumerate(random_texts(12, seed=2, length=4))}

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from fakes import FakeEmbedder
 
-from helpers.review import SIGNALS, Reviews, by_topic, precision, review_queue, sample_searches, topics
-from helpers.store import WorkbookError
-from helpers.traffic import SearchLog
+from helpers.labels.review import SIGNALS, Reviews, by_topic, precision, review_queue, sample_searches, topics
+from helpers.labels.search_log import SearchLog
+from helpers.store.files import WorkbookError
 
 
 def logged(folder, searches: list[tuple], events: list[tuple] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -12,10 +12,12 @@ import pytest
 from fakes import KEY, FakeEmbedder, failure
 from werkzeug import Response
 
-from helpers import services
-from helpers.embedding import CachedEmbedder
-from helpers.services import CohereEmbedder, CohereReranker, OpenAIEmbedder, keys_set, price, service_embedders
-from helpers.store import WorkbookError
+from helpers.models import services
+from helpers.models.embed import CachedEmbedder
+from helpers.models.services import CohereEmbedder, OpenAIEmbedder, keys_set, price, service_embedders
+from helpers.retrieval import rerankers
+from helpers.retrieval.rerankers import CohereReranker
+from helpers.store.files import WorkbookError
 
 WIDTH = 8
 FAKE = FakeEmbedder(width=WIDTH)
@@ -388,7 +390,7 @@ def test_cohere_is_asked_no_more_often_than_a_key_allows(service, monkeypatch, t
     if setting is not None:
         monkeypatch.setenv("CO_REQUESTS_PER_MINUTE", setting)
     clock, arrivals = Clock(), []
-    monkeypatch.setattr(services, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
+    monkeypatch.setattr(rerankers, "time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep))
 
     def arrived():
         arrivals.append(clock.now)

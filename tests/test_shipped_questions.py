@@ -14,13 +14,14 @@ import pytest
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 from scipy.sparse import csr_array
 
-from helpers import gates
-from helpers.collection import open_collection
-from helpers.embedding import CachedEmbedder, LocalEmbedder
-from helpers.models import PACKAGED, load_encoder
-from helpers.questions import KINDS, Question, overlap, shipped_questions
-from helpers.retrievers import BM25, Dense, tokenize
-from helpers.store import DATA, ROOT
+from helpers.collection.collection import open_collection
+from helpers.collection.text import tokenize
+from helpers.labels import gates
+from helpers.labels.questions import KINDS, Question, overlap, shipped_questions
+from helpers.models.embed import CachedEmbedder, LocalEmbedder
+from helpers.models.load import PACKAGED, load_encoder
+from helpers.retrieval.first_stages import BM25, Dense
+from helpers.store.files import DATA, ROOT
 
 FILE = DATA / "pydocs" / "questions.jsonl"
 BANNED = ("how do i", "how to", "what is", "is there a way", "i have", "i need", "i want")

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 
-from helpers import shop
-from helpers.pictures import PAINT, SHAPES
-from helpers.shop import (
+from helpers.course import shop
+from helpers.course.pictures import PAINT, SHAPES
+from helpers.course.shop import (
     ATTRIBUTES,
     NEUTRAL,
     Product,
@@ -22,7 +22,7 @@ from helpers.shop import (
     split_products,
     substitutes,
 )
-from helpers.store import DATA, WorkbookError
+from helpers.store.files import DATA, WorkbookError
 
 TEE = Product("Tee", "Soft.", 10.0, type="t-shirt", cut="V-neck", role="top", occasion="everyday", colour="red")
 JEANS = Product("Jeans", "Blue.", 50.0, type="jeans", cut="slim", role="bottom", occasion="everyday", colour="blue")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers import small_dev
-from helpers.choosing import DEV_PASSAGES
-from helpers.collection import Collection
-from helpers.measuring import Bench
-from helpers.retrievers import Retriever
-from helpers.small_dev import MOST_DEV_RELEVANT, DevByDocument, best_positives, dev_set, parts_of
-from helpers.sourcing import Sources
-from helpers.stages import Stages
+from helpers.collection.collection import Collection
+from helpers.evaluation.choosing import DEV_PASSAGES
+from helpers.homework import tuning as small_dev
+from helpers.homework.bench import Bench
+from helpers.homework.sources import Sources
+from helpers.homework.tuning import MOST_DEV_RELEVANT, DevByDocument, best_positives, dev_set, parts_of
+from helpers.retrieval.first_stages import Retriever
+from helpers.store.stages import Stages
 
 
 class First(Retriever):

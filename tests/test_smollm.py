@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from helpers import smollm
-from helpers.prompts import Prompt
-from helpers.smollm import LINE_TOKENS, PENALTY, SmolLM2
-from helpers.store import WorkbookError
+from helpers.models import smollm
+from helpers.models.prompts import Prompt
+from helpers.models.smollm import LINE_TOKENS, PENALTY, SmolLM2
+from helpers.store.files import WorkbookError
 
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

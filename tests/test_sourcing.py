@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 from fakes import FakeEmbedder, random_texts
 
-from helpers import gates
-from helpers.collection import Collection
-from helpers.measuring import Bench
-from helpers.pools import BODY, Tools, make_questions
-from helpers.questions import Question
-from helpers.repeats import Repeats
-from helpers.retrievers import BM25, tokenize
-from helpers.sourcing import HALVE_DEV_FROM, MOST_TEST, find_sources
-from helpers.stages import Stages
-from helpers.tuning import training_options
+from helpers.collection.collection import Collection
+from helpers.collection.repeats import Repeats
+from helpers.collection.text import tokenize
+from helpers.homework.bench import Bench
+from helpers.homework.sources import BODY, HALVE_DEV_FROM, MOST_TEST, Tools, find_sources, make_questions
+from helpers.homework.tuning import training_options
+from helpers.labels import gates
+from helpers.labels.questions import Question
+from helpers.retrieval.first_stages import BM25
+from helpers.store.stages import Stages
 
 TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from helpers.splits import coverage, enough, leaks, split_by_passage, split_rows
-from helpers.store import WorkbookError
-from helpers.triplets import Triplet
+from helpers.store.files import WorkbookError
+from helpers.training.splits import coverage, enough, leaks, split_by_passage, split_rows
+from helpers.training.triplets import Triplet
 
 
 def chain(*groups: int) -> list[Triplet]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fakes import FakeEmbedder
 
-from helpers import gates
-from helpers.collection import Collection
-from helpers.stages import Stages, key_of, thresholds
-from helpers.store import WorkbookError
+from helpers.collection.collection import Collection
+from helpers.labels import gates
+from helpers.store.files import WorkbookError
+from helpers.store.stages import Stages, key_of, thresholds
 
 calls: list = []
 LEAST = 3  # a threshold of `above`
@@ -111,7 +111,11 @@ def test_keys_differ_where_the_values_do():
 
 def test_the_gates_thresholds_are_found():
     found = set(thresholds(gates.check_questions))
-    assert {"helpers.gates: LEAK_WORDS", "helpers.gates: MOST_OVERLAP", "helpers.gates: check_questions"} <= found
+    assert {
+        "helpers.labels.gates: LEAK_WORDS",
+        "helpers.labels.gates: MOST_OVERLAP",
+        "helpers.labels.gates: check_questions",
+    } <= found
 
 
 @pytest.mark.parametrize("broken", ["", '{"key": "', "[1]", "7", '{"key": "another", "value": 3}'])

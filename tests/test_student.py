@@ -10,9 +10,9 @@ from cells import Notebook
 from fakes import random_texts
 from werkzeug import Response
 
-from helpers import exercises_homework, student
-from helpers.collection import Collection
-from helpers.store import WorkbookError
+from helpers.collection.collection import Collection
+from helpers.course import exercises_homework, student
+from helpers.store.files import WorkbookError
 
 SOURCE, TARGET = student.paths()
 

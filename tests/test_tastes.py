@@ -8,9 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from helpers.readers import read_jsonl
-from helpers.store import DATA, WorkbookError
-from helpers.tastes import (
+from helpers.collection.readers import read_jsonl
+from helpers.course.tastes import (
     CLASHES,
     DISLIKES,
     DRINKS,
@@ -24,6 +23,7 @@ from helpers.tastes import (
     split_people,
     statements,
 )
+from helpers.store.files import DATA, WorkbookError
 
 SPLITS = ("train", "dev", "test")
 TOPICS = {

@@ -11,10 +11,10 @@ import lancedb
 import pyarrow as pa
 import pytest
 
-from helpers.logfiles import import_log
-from helpers.redaction import redact
-from helpers.store import WorkbookError
-from helpers.traffic import EVENTS, SCHEMAS, SearchLog, new_session
+from helpers.labels.log_files import import_log
+from helpers.labels.redaction import redact
+from helpers.labels.search_log import EVENTS, SCHEMAS, SearchLog, new_session
+from helpers.store.files import WorkbookError
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 SHOWN = {"d2": 0.9, "d1": 0.5}

@@ -10,15 +10,16 @@ import torch
 from fakes import random_texts
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
-from helpers.choosing import DevReranking, DevRetrieval, dev_corpus
-from helpers.collection import Collection
-from helpers.evaluation import per_query
-from helpers.examples import same
-from helpers.models import load_trained, model_key, pair_encoder, token_encoder
-from helpers.questions import Question
-from helpers.recipe import Recipe
-from helpers.store import WorkbookError
-from helpers.training import (
+from helpers.collection.collection import Collection
+from helpers.collection.text import same
+from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
+from helpers.evaluation.measures import per_query
+from helpers.labels.questions import Question
+from helpers.models.load import load_trained, model_key, pair_encoder, token_encoder
+from helpers.store.files import WorkbookError
+from helpers.training.recipe import Recipe
+from helpers.training.triplets import Triplet, build_triplets
+from helpers.training.tune import (
     FEWEST,
     check_triplets,
     finetune_encoder,
@@ -27,7 +28,6 @@ from helpers.training import (
     sample_queries,
     training_set,
 )
-from helpers.triplets import Triplet, build_triplets
 
 # What would teach nothing or the opposite is refused
 

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.collection import Collection
-from helpers.store import DATA, WorkbookError
-from helpers.transactions import NEW, Transactions, bucket, checked, open_transactions, split_by_group
+from helpers.collection.collection import Collection
+from helpers.course.transactions import NEW, Transactions, bucket, checked, open_transactions, split_by_group
+from helpers.store.files import DATA, WorkbookError
 
 FOLDER = DATA / "transactions"
 
@@ -59,7 +59,7 @@ def shipped() -> Transactions:
 @pytest.fixture
 def by_number(monkeypatch):
     """A group's place is the number that its name ends with: below 55 train, below 70 dev, else test."""
-    monkeypatch.setattr("helpers.transactions.bucket", lambda group, seed=0: int(group.split()[-1]) / 100)
+    monkeypatch.setattr("helpers.course.transactions.bucket", lambda group, seed=0: int(group.split()[-1]) / 100)
 
 
 # The shipped transactions
@@ -232,7 +232,7 @@ def small(tmp_path, monkeypatch, by_number) -> Transactions:
     (tmp_path / "transactions" / "categories.csv").write_text(
         "category,name,description\noffice,Office,Pens and paper.\ninsurance,Insurance,Premiums.\n"
     )
-    monkeypatch.setattr("helpers.transactions.DATA", tmp_path)
+    monkeypatch.setattr("helpers.course.transactions.DATA", tmp_path)
     return open_transactions()
 
 

@@ -8,10 +8,10 @@ from datasets import Dataset
 from fakes import FakeEmbedder, random_texts
 from sentence_transformers.util import dot_score, mine_hard_negatives, pairwise_dot_score
 
-from helpers.embedding import CachedEmbedder
-from helpers.retrievers import BM25
-from helpers.store import WorkbookError
-from helpers.triplets import NEGATIVES, Triplet, build_triplets, false_negatives, shortfall
+from helpers.models.embed import CachedEmbedder
+from helpers.retrieval.first_stages import BM25
+from helpers.store.files import WorkbookError
+from helpers.training.triplets import NEGATIVES, Triplet, build_triplets, false_negatives, shortfall
 
 # 12 of 60 passages are twins of another, by their text or but for white space.
 CORPUS = {f"d{i:02}": text for i, text in enumerate(random_texts(48, seed=1))}

@@ -1,0 +1,149 @@
+"""From vectors to labels: nearest neighbours, a linear probe with few examples a class, clusters, and what a new rule takes to learn."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from sklearn.cluster import KMeans
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from helpers.course.transactions import Transactions
+from helpers.evaluation.choosing import DevRetrieval
+from helpers.evaluation.measures import RESAMPLES, Qrels
+from helpers.models.load import load_encoder
+from helpers.retrieval.first_stages import Run
+from helpers.store.files import WorkbookError
+from helpers.training.fitting import Trained, fit
+from helpers.training.recipe import Recipe
+
+SHOTS = (1, 2, 4, 8, 16)
+DRAWS = 5  # random draws of the examples, whose spread is shown
+# Short texts and a passage for each label: more, smaller steps than for the questions of notebook 06.
+RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=1e-4, dimensions=(), evaluations=4, patience=2)
+LABEL_RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=1e-4, dimensions=(), evaluations=4, patience=2)
+
+
+def hits(qrels: Qrels, run: Run, k: int) -> pd.Series:
+    """1 for each query whose right passage is among its first k, else 0: recall@k where one passage is right."""
+    found = {}
+    for q, docs in qrels.items():
+        first = sorted(run.get(q, {}), key=lambda d, q=q: (-run[q][d], d))[:k]
+        found[q] = float(any(docs.get(d, 0) > 0 for d in first))
+    return pd.Series(found, dtype=float)
+
+
+def dev_of(data: Transactions) -> DevRetrieval:
+    """What chooses a checkpoint: dev transactions, over the descriptions of the categories that training knows."""
+    known = {c: text for c, text in data.descriptions.items() if c not in data.new}
+    ids = data.ids("dev")
+    return DevRetrieval({i: data.texts[i] for i in ids}, {i: {data.labels[i]: 1} for i in ids}, known)
+
+
+def tune_on_descriptions(data: Transactions, recipe: Recipe = RECIPE) -> Trained:
+    """Pairs of a transaction and its category's description, the other categories of the batch as negatives."""
+    ids = data.ids("train")
+    rows = {"anchor": [data.texts[i] for i in ids], "positive": [data.descriptions[data.labels[i]] for i in ids]}
+    return fit(data.collection(), "pairs", load_encoder(), Dataset.from_dict(rows), dev_of(data), recipe)
+
+
+def tune_on_labels(data: Transactions, recipe: Recipe = LABEL_RECIPE) -> Trained:
+    """Transactions and their labels alone: the batch's own triplets, semi-hard ones; no description enters the loss."""
+    texts, labels = data.of(data.ids("train"))
+    numbers = {label: n for n, label in enumerate(sorted(set(labels)))}
+    rows = {"text": texts, "label": [numbers[label] for label in labels]}
+    return fit(data.collection(), "labels", load_encoder(), Dataset.from_dict(rows), dev_of(data), recipe, "labels")
+
+
+def knn(vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray, k: int = 5) -> np.ndarray:
+    """The label of each asked vector by its k nearest labelled ones, weighted by cosine similarity."""
+    model = KNeighborsClassifier(min(k, len(labels)), metric="cosine", weights=lambda d: np.maximum(1 - d, 1e-6))
+    return model.fit(vectors, labels).predict(asked)
+
+
+def probe(vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray) -> np.ndarray:
+    """The label of each asked vector by a linear classifier on the labelled ones (ridge regression on the classes, balanced)."""
+    return RidgeClassifier(alpha=0.3, class_weight="balanced").fit(vectors, labels).predict(asked)
+
+
+def draw(labels: Sequence[str], shots: int, seed: int) -> np.ndarray:
+    """Positions of up to ``shots`` random examples of each label."""
+    rng = np.random.default_rng(seed)
+    values = np.asarray(labels)
+    return np.concatenate([rng.permutation(np.flatnonzero(values == c))[:shots] for c in np.unique(values)])
+
+
+def probe_curve(
+    vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray, truth: Sequence[str], shots: Sequence[int] = SHOTS
+) -> pd.DataFrame:
+    """Accuracy of the linear probe for each number of examples a class: columns shots, draw, accuracy."""
+    rows = []
+    for n in shots:
+        for seed in range(DRAWS):
+            chosen = draw(labels, n, seed)
+            said = probe(vectors[chosen], np.asarray(labels)[chosen], asked)
+            rows.append({"shots": n, "draw": seed, "accuracy": float((said == np.asarray(truth)).mean())})
+    return pd.DataFrame(rows)
+
+
+def rule_curve(
+    vectors: np.ndarray,
+    labels: Sequence[str],
+    examples: np.ndarray,
+    asked: np.ndarray,
+    truth: Sequence[bool],
+    shots: Sequence[int] = SHOTS,
+) -> pd.DataFrame:
+    """A rule that takes rows out of many categories, learned from a few examples on top of the old labels.
+
+    ``examples`` are vectors that the rule concerns; n of them, with the label of the rule, join the ``labels``; the probe then says of each
+    ``asked`` vector whether the rule concerns it. Columns shots, draw, precision, recall, f1.
+    """
+    rows, wanted = [], np.asarray(truth, dtype=bool)
+    for n in (s for s in shots if s <= len(examples)):
+        for seed in range(DRAWS):
+            chosen = np.random.default_rng(seed).permutation(len(examples))[:n]
+            said = probe(np.vstack([vectors, examples[chosen]]), [*labels, *["(rule)"] * n], asked) == "(rule)"
+            right = (said & wanted).sum()
+            rows.append(
+                {"shots": n, "draw": seed, "precision": right / max(1, said.sum()), "recall": right / wanted.sum(),
+                 "f1": f1_score(wanted, said, zero_division=0.0)}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def clusters(vectors: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """k-means: the number of each vector's cluster."""
+    return KMeans(min(n, len(np.unique(vectors, axis=0))), n_init=10, random_state=seed).fit_predict(
+        vectors.astype(np.float64)
+    )
+
+
+AGREEMENT: dict[str, Callable] = {"NMI": normalized_mutual_info_score, "ARI": adjusted_rand_score}
+
+
+def agreement(
+    labels: Sequence[str], found: Sequence[int], seed: int = 0, resamples: int = RESAMPLES // 10
+) -> pd.DataFrame:
+    """NMI and ARI of clusters with labels, each with a 95 % bootstrap interval over the rows; 1 is perfect, ARI 0 is chance.
+
+    Rows that are drawn twice agree with themselves and raise both measures, so the interval is shifted by what the resamples' mean
+    lies above the value.
+
+    Raises WorkbookError when labels and clusters are of different length.
+    """
+    if len(labels) != len(found):
+        raise WorkbookError(f"{len(labels)} labels and {len(found)} clusters: they have to be of the same rows.")
+    rng, values, groups = np.random.default_rng(seed), np.asarray(labels), np.asarray(found)
+    rows = {}
+    for name, measure in AGREEMENT.items():
+        again = [
+            measure(values[i], groups[i])
+            for i in (rng.integers(len(values), size=len(values)) for _ in range(resamples))
+        ]
+        value = float(measure(values, groups))
+        low, high = np.quantile(again, [0.025, 0.975]) - np.mean(again) + value
+        rows[name] = {"value": value, "low": float(low), "high": float(high)}
+    return pd.DataFrame(rows).T

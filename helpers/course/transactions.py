@@ -1,0 +1,169 @@
+"""Card transactions and the categories of a policy: read, checked, split by merchant, and turned into a collection."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.collection.collection import Collection, open_collection
+from helpers.collection.readers import kind_of, read_frame
+from helpers.store.files import DATA, ROOT, WorkbookError
+
+TEXT, LABEL, GROUP = (
+    ("text", "description", "descriptor", "memo"),
+    ("label", "category", "class"),
+    ("merchant", "group"),
+)
+NEW = ("insurance", "sponsorship", "wellbeing", "outside-testing")  # categories that training never sees
+SHOWN = ("descriptor", "amount", "currency", "department", "place", "memo")  # what the encoder reads, in this order
+SHARES = (0.55, 0.70)  # below the first: train; below the second: dev; else test
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """Labelled texts: {id: text}, {id: label}, {id: group}; no group is in two splits.
+
+    descriptions : {label: what the policy says of it}; the label itself where nothing is said
+    new : labels that only test has
+    rule : ids that a later rule takes out of their category
+    """
+
+    name: str
+    texts: dict[str, str]
+    labels: dict[str, str]
+    groups: dict[str, str]
+    descriptions: dict[str, str]
+    splits: dict[str, list[str]]
+    new: tuple[str, ...] = ()
+    rule: frozenset[str] = frozenset()
+    notices: list[str] = field(default_factory=list)
+
+    def ids(self, split: str, new: bool = False) -> list[str]:
+        """The ids of a split whose label training knows; with ``new`` those whose label it does not."""
+        return [i for i in self.splits[split] if (self.labels[i] in self.new) == new]
+
+    def of(self, ids: list[str]) -> tuple[list[str], list[str]]:
+        """(texts, labels) in the order of the ids."""
+        return [self.texts[i] for i in ids], [self.labels[i] for i in ids]
+
+    def collection(self) -> Collection:
+        """Queries are the transactions, passages the categories' descriptions; one relevant passage a query. New categories are in test alone."""
+        qrels = {s: {i: {self.labels[i]: 1} for i in self.ids(s)} for s in self.splits}
+        qrels["test"] |= {i: {self.labels[i]: 1} for i in self.ids("test", new=True)}
+        return Collection(self.name, dict(self.descriptions), dict(self.texts), qrels)
+
+
+def bucket(group: str, seed: int = 0) -> float:
+    """A number in [0, 1) that depends on the group's name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {group}".encode()).digest()[:8], "big") / 2**64
+
+
+def split_by_group(groups: Mapping[str, str], new: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    """{"train", "dev", "test": ids}: all rows of a group in one split, 55 / 15 / 30 % of the groups; ids in ``new`` always in test."""
+    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    for i in sorted(groups):
+        share = bucket(groups[i])
+        chosen = "train" if share < SHARES[0] else "dev" if share < SHARES[1] else "test"
+        if i in new and chosen != "test":
+            continue  # its merchant's other rows are trained on; a new category is measured on unseen merchants alone
+        splits[chosen].append(i)
+    return splits
+
+
+def open_transactions(path: str | Path | None = None) -> Transactions:
+    """The course's transactions; or, by ``TRANSACTIONS`` or ``path``, a table with a text and a label column, or a collection.
+
+    A table: csv or tsv, columns ``text`` and ``label`` (or category, class); a ``merchant`` or ``group`` column keeps what belongs
+    together in one split. A collection: BEIR files whose judgments link each query to one passage, the label.
+    Raises WorkbookError for a missing column, a single class, a class with one row, an empty text or label.
+    """
+    chosen = path or os.environ.get("TRANSACTIONS")
+    if not chosen:
+        return _course()
+    file = Path(chosen).expanduser()
+    file = (
+        file if file.exists() else ROOT / file
+    )  # a notebook runs in notebooks/, a path is said from the workbook's folder
+    return _from_table(file) if file.is_file() else _from_collection(open_collection(str(chosen)))
+
+
+def _course() -> Transactions:
+    folder = DATA / "transactions"
+    rows = pd.read_csv(folder / "transactions.csv", dtype=str, keep_default_na=False).set_index("id")
+    policy = pd.read_csv(folder / "categories.csv", dtype=str).set_index("category")
+    texts = {i: " | ".join(filter(None, (row[c] for c in SHOWN))) for i, row in rows.iterrows()}
+    labels, groups = rows["category"].to_dict(), rows["merchant"].to_dict()
+    descriptions = {c: f"{row['name']}. {row['description']}" for c, row in policy.iterrows()}
+    new = frozenset(i for i, label in labels.items() if label in NEW)
+    rule = frozenset(rows.index[rows["trade_show"] == "yes"])
+    return Transactions("transactions", texts, labels, groups, descriptions, split_by_group(groups, new), NEW, rule)
+
+
+def _column(frame: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> str:
+    by_lower = {str(c).lower(): c for c in frame.columns}
+    found = next((by_lower[n] for n in names if n in by_lower), None)
+    if found is None:
+        raise WorkbookError(
+            f"{path}: there is no {what} column (expected {' or '.join(names)}, found {', '.join(map(str, frame.columns))}): rename one."
+        )
+    return found
+
+
+def _from_table(path: Path) -> Transactions:
+    if kind_of(path) not in (".csv", ".tsv"):
+        raise WorkbookError(f"{path} is neither csv nor tsv: save the table as a csv with a text and a label column.")
+    frame = read_frame(path)
+    text, label = _column(frame, TEXT, path, "text"), _column(frame, LABEL, path, "label")
+    lower = {str(c).lower(): c for c in frame.columns}
+    group = next((lower[n] for n in GROUP if n in lower), text)
+    for column in (text, label):
+        empty = frame.index[frame[column].str.strip() == ""]
+        if len(empty):
+            raise WorkbookError(f"{path}, row {empty[0] + 1}: {column} is empty: fill it in or drop the row.")
+    ids = [f"r{i + 1:0{len(str(len(frame)))}d}" for i in range(len(frame))]
+    texts, labels = dict(zip(ids, frame[text], strict=True)), dict(zip(ids, frame[label].str.strip(), strict=True))
+    named = [g if g.strip() else t for g, t in zip(frame[group], frame[text], strict=True)]
+    groups = {i: re.sub(r"\W+", " ", g).strip().lower() for i, g in zip(ids, named, strict=True)}
+    return checked(path.stem, str(path), texts, labels, groups, {c: c for c in sorted(set(labels.values()))})
+
+
+def _from_collection(collection: Collection) -> Transactions:
+    judged: dict[str, list[str]] = {}
+    for qrels in collection.qrels.values():
+        for q, docs in qrels.items():
+            judged[q] = sorted({*judged.get(q, []), *(d for d, grade in docs.items() if grade > 0)})
+    if not judged or any(len(docs) != 1 for docs in judged.values()):
+        raise WorkbookError(
+            f"The collection {collection.name} does not link every query to one passage, its label: give a table with a text and a label column."
+        )
+    texts = {q: collection.queries[q] for q in sorted(judged)}
+    labels = {q: judged[q][0] for q in texts}
+    return checked(
+        collection.name, collection.name, texts, labels, {q: t.lower() for q, t in texts.items()}, collection.corpus
+    )
+
+
+def checked(
+    name: str, where: str, texts: dict[str, str], labels: dict[str, str], groups: dict[str, str], descriptions: dict[str, str]
+) -> Transactions:  # fmt: skip
+    """One's own rows, split by group; raises WorkbookError where there is nothing to tell apart."""
+    counts = pd.Series(labels).value_counts()
+    if len(counts) < 2:
+        raise WorkbookError(
+            f"{where}: all rows have the label {counts.index[0]!r}: two or more are needed to tell apart."
+        )
+    if (counts < 2).any():
+        lonely = sorted(counts.index[counts < 2])[0]
+        raise WorkbookError(f"{where}: the label {lonely!r} has one row: give it more rows or drop it.")
+    splits = split_by_group(groups)
+    trained = {labels[i] for i in splits["train"]}
+    unseen = sorted(set(labels.values()) - trained)
+    splits = {s: [i for i in ids if labels[i] in trained] for s, ids in splits.items()}
+    if min(map(len, splits.values())) == 0 or len(trained) < 2:
+        raise WorkbookError(f"{where}: {len(texts)} rows are too few to split into train, dev and test: add rows.")
+    notices = [f"Left out, for no row of theirs fell into train: {', '.join(unseen)}."] if unseen else []
+    return Transactions(name, texts, labels, groups, dict(descriptions), splits, notices=notices)

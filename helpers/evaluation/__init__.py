@@ -1,0 +1,36 @@
+"""Measures, intervals and paired tests, what chooses on dev, the scoreboard, its figures and the report."""
+
+from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
+from helpers.evaluation.measures import (
+    choose_weight,
+    compare,
+    evaluate,
+    first_pool,
+    holm,
+    interval,
+    latency,
+    per_query,
+    randomisation_test,
+    read_scoreboard,
+    record,
+)
+from helpers.evaluation.report import Findings, format_scoreboard
+
+__all__ = [
+    "DevReranking",
+    "DevRetrieval",
+    "Findings",
+    "choose_weight",
+    "compare",
+    "dev_corpus",
+    "evaluate",
+    "first_pool",
+    "format_scoreboard",
+    "holm",
+    "interval",
+    "latency",
+    "per_query",
+    "randomisation_test",
+    "read_scoreboard",
+    "record",
+]

@@ -1,0 +1,215 @@
+"""Scores of a run, and whether the difference between two runs is real."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pandas as pd
+from ir_measures import RR, Judged, P, R, nDCG
+from scipy import stats
+
+from helpers.collection.collection import Collection
+from helpers.retrieval.first_stages import Retriever, Run, fuse
+from helpers.store.files import DATA, WorkbookError, fingerprint, write_text
+
+Qrels = Mapping[str, Mapping[str, int]]
+MEASURES = {
+    "ndcg@10": nDCG @ 10,
+    "recall@10": R @ 10,
+    "recall@100": R @ 100,
+    "p@5": P @ 5,
+    "mrr@10": RR @ 10,
+    "judged@10": Judged @ 10,
+}
+RESAMPLES = 9_999
+COLUMNS = [
+    "system", "notebook", "split", "n_queries", "ndcg@10", "ndcg@10_low", "ndcg@10_high", "recall@10", "recall@100",
+    "mrr@10", "judged@10", "ms_per_query", "usd_per_1000_queries",
+]  # fmt: skip
+
+
+def per_query(qrels: Qrels, run: Run) -> pd.DataFrame:
+    """One row a query, one column a measure, all in [0, 1], higher is better.
+
+    A grade of 1 or more counts as relevant; nDCG uses the grades themselves. Queries without a relevant passage
+    say nothing and are left out; a query the run does not have scores 0. Passages with equal scores count in the
+    order of their ids. Raises WorkbookError when run and qrels share no query.
+    """
+    judged = {q: dict(docs) for q, docs in qrels.items() if any(grade > 0 for grade in docs.values())}
+    if not judged:
+        raise WorkbookError("The judgments name no relevant passage: there is nothing to score against.")
+    if not set(judged) & set(run):
+        raise WorkbookError(
+            f"The run and the judgments share no query (run: {', '.join(list(run)[:2])} …; judgments: {', '.join(list(judged)[:2])} …): "
+            "were they made from the same collection and split?"
+        )
+    # Ranks instead of scores, so that no tie is left for the library to break in its own way.
+    ranked = {
+        q: {d: -float(rank) for rank, d in enumerate(sorted(run[q], key=lambda d, q=q: (-run[q][d], d)))}
+        for q in judged
+        if run.get(q)
+    }
+    table = pd.DataFrame(0.0, index=list(judged), columns=list(MEASURES))
+    table["judged@10"] = 1.0  # of nothing retrieved, nothing is unjudged
+    names = {str(measure): name for name, measure in MEASURES.items()}
+    for metric in ir_measures.iter_calc(list(MEASURES.values()), judged, ranked):
+        if metric.query_id in ranked:  # the library reports queries without a result too
+            table.loc[metric.query_id, names[str(metric.measure)]] = metric.value
+    return table
+
+
+def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
+    """Means over the queries of nDCG@10, R@10, R@100, P@5, RR@10 and Judged@10."""
+    return per_query(qrels, run).mean().to_dict()
+
+
+def first_pool(collection: Collection, split: str) -> Qrels | None:
+    """The judgments of a split without those that were added for tuned systems; None for a collection that has no later ones.
+
+    The later pairs are named in ``data/<collection>/later.tsv``. A score by these judgments shows what a pool of untrained
+    systems hid; queries that have a relevant passage in the later ones only are left out.
+    """
+    path = DATA / collection.name / "later.tsv"
+    if not path.is_file():
+        return None
+    later = {tuple(line.split("\t")[:2]) for line in path.read_text(encoding="utf-8").splitlines()[1:]}
+    return {q: {d: g for d, g in docs.items() if (q, d) not in later} for q, docs in collection.qrels[split].items()}
+
+
+def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap percentile interval of the mean over queries; (nan, nan) for fewer than two."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    found = stats.bootstrap(
+        (np.asarray(values),), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
+    """What ``evaluate`` gives, ``n_queries``, and the 95 % interval of nDCG@10 as ``ndcg@10_low`` and ``ndcg@10_high``."""
+    scores = per_query(qrels, run)
+    low, high = interval(scores["ndcg@10"].tolist())
+    return {**scores.mean().to_dict(), "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high}
+
+
+def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p of a paired randomisation test: how often flipping signs at random gives as large a mean difference.
+
+    Source: Smucker, Allan and Carterette, A Comparison of Statistical Significance Tests for IR, CIKM 2007.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2 or not values.any():
+        return 1.0
+    found = stats.permutation_test(
+        (values,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for being several (Holm, 1979): each is at least as large as before, at most 1."""
+    order = np.argsort(p_values, kind="stable")
+    corrected, running = np.empty(len(order)), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * p_values[i]))
+        corrected[i] = running
+    return corrected.tolist()
+
+
+def compare(qrels: Qrels, baseline: Run, systems: Mapping[str, Run], measure: str = "ndcg@10") -> pd.DataFrame:
+    """Each system against one baseline on the same queries.
+
+    Columns: ``mean``; ``difference`` to the baseline with its 95 % bootstrap interval ``low``, ``high``; ``p`` of a paired
+    randomisation test, Holm-corrected over the systems; queries won, tied and lost.
+    """
+    base = per_query(qrels, baseline)[measure]
+    rows = []
+    for name, run in systems.items():
+        scores = per_query(qrels, run)[measure]
+        difference = (scores - base).to_numpy()
+        low, high = interval(difference)
+        won, lost = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
+        rows.append(
+            (
+                name,
+                scores.mean(),
+                difference.mean(),
+                low,
+                high,
+                randomisation_test(difference),
+                won,
+                len(difference) - won - lost,
+                lost,
+            )
+        )
+    table = pd.DataFrame(
+        rows, columns=["system", "mean", "difference", "low", "high", "p", "won", "tied", "lost"]
+    ).set_index("system")
+    table["p"] = holm(table["p"].tolist())
+    return table
+
+
+def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10") -> tuple[float, dict[float, float]]:
+    """The fusion weight of ``second``, from 0 to 1 in tenths, with the best mean on these (dev) judgments.
+
+    Returns the weight and the mean of every weight; of equal ones the one nearest to a half is taken.
+    """
+    means = {w: float(per_query(qrels, fuse(first, second, w))[measure].mean()) for w in (i / 10 for i in range(11))}
+    best = max(means, key=lambda w: (round(means[w], 6), -abs(w - 0.5)))
+    return best, means
+
+
+def latency(retriever: Retriever, queries: Mapping[str, str], k: int = 10, n: int = 30) -> float:
+    """Median milliseconds a query, one at a time, after a warm-up; at most n queries are timed."""
+    texts = list(queries.values())[: n + 3]
+    for text in texts[:3]:
+        retriever.search(text, k)
+    took = []
+    for text in texts[3:] or texts:
+        start = time.perf_counter()
+        retriever.search(text, k)
+        took.append((time.perf_counter() - start) * 1000)
+    return float(np.median(took))
+
+
+def read_scoreboard(collection: Collection) -> pd.DataFrame:
+    """The scoreboard of a collection, one row a system and split; empty when nothing was measured on this version of it."""
+    path, stamp = collection.build / "scoreboard.csv", collection.build / "scoreboard.key"
+    if not path.is_file() or not stamp.is_file() or stamp.read_text() != collection.key:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(path, dtype={"system": str, "notebook": str})
+
+
+def record(
+    collection: Collection, split: str, system: str, run: Run, notebook: str, ms: float = float("nan"), usd: float = 0.0
+) -> dict[str, float]:
+    """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; the scores ``with_interval``.
+
+    A system measured again replaces its row. When the collection changed, the scoreboard starts anew.
+    """
+    scores = with_interval(collection.split(split)[1], run)
+    row = {"system": system, "notebook": notebook, "split": split, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd, **scores}  # fmt: skip
+    board = read_scoreboard(collection)
+    board = board[(board["system"] != system) | (board["split"] != split)]
+    board = pd.DataFrame([*board.to_dict("records"), row], columns=COLUMNS)
+    write_text(collection.build / "scoreboard.csv", board.to_csv(index=False, float_format="%.6g"))
+    write_text(collection.build / "scoreboard.key", collection.key)
+    path = _run_file(collection, split, system)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(run, ensure_ascii=False))
+    return scores
+
+
+def _run_file(collection: Collection, split: str, system: str) -> Path:
+    name = "-".join([*re.findall(r"\w+", system), fingerprint(system)[:6]])  # two systems may have the same words
+    return collection.build / "runs" / f"{name}.{split}.json"

@@ -1,0 +1,241 @@
+"""One's own data for the homework: a collection as everywhere in the course, a search log, or the one beside the other."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.collection.collection import Collection, carve_splits, open_collection, own_name
+from helpers.collection.readers import find, kind_of, read_jsonl, read_text, read_texts
+from helpers.collection.text import same
+from helpers.labels.clicks import SHUFFLED, click_rates, estimate_examination, inverse_propensity, labels_from_clicks
+from helpers.labels.log_files import import_log, import_rows
+from helpers.labels.search_log import SearchLog
+from helpers.store.files import ROOT, WorkbookError, build_dir, fingerprint
+
+COLUMNS = {
+    "query": "query q search_query search question",
+    "time": "time timestamp ts when date",
+    "session": "session session_id user user_id",
+    "system": "system",
+    "results": "results doc_ids shown hits documents",
+    "scores": "scores",
+    "clicked": "clicked clicks click clicked_doc click_doc",
+    "cited": "cited citations",
+    "copied": "copied",
+    "thumbs_up": "thumbs_up",
+    "thumbs_down": "thumbs_down",
+    "reformulated": "reformulated",
+}  # ours: what others call it
+_ID, _TEXT = ("id", "_id", "doc_id", "docid"), ("text", "passage", "content", "snippet")
+MOST_LABELS_LOST = (
+    0.5  # of a log's labels on passages that the collection does not have; above it, it is another collection
+)
+
+
+def log_columns(path: Path) -> dict[str, str] | None:
+    """{our column: its name in the file} when a .jsonl or .csv file is a search log: a query and what was shown or clicked; else None."""
+    if not path.is_file() or kind_of(path) not in (".jsonl", ".csv"):
+        return None
+    if kind_of(path) == ".csv":
+        names = [name.strip().strip('"') for name in read_text(path).split("\n", 1)[0].split(",")]
+    else:
+        names = list(dict.fromkeys(name for _, row in read_jsonl(path) for name in row))
+    by_lower = {str(name).lower(): name for name in names}
+    found = {
+        ours: next((by_lower[n] for n in theirs.split() if n in by_lower), None) for ours, theirs in COLUMNS.items()
+    }
+    columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
+    if not {"results", "cited"} & set(columns) and {"text", "passage", "content", "body", "answer"} & set(by_lower):
+        return None  # passages with counts of clicks
+    return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
+
+
+def _with_ids(path: Path, columns: Mapping[str, str]) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, str]]:
+    """(rows of a .jsonl log with ids only, {doc_id: text} of results that came with their texts)."""
+    corpus: dict[str, str] = {}
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for number, row in read_jsonl(path):
+        ids: list[Any] = []
+        cell = row.get(columns.get("results"))
+        for hit in cell if isinstance(cell, list) else []:
+            if isinstance(hit, dict):
+                key = next((hit[n] for n in _ID if n in hit), None)
+                if key is None:
+                    raise WorkbookError(
+                        f"{path}, line {number}: a result has no id: give each {', '.join(_ID[:2])} or an id alone."
+                    )
+                corpus.setdefault(str(key), str(next((hit[n] for n in _TEXT if hit.get(n)), "")).strip())
+                ids.append(str(key))
+            else:
+                ids.append(hit)
+        rows.append((number, row | ({columns["results"]: ids} if isinstance(cell, list) else {})))
+    return rows, {doc: text for doc, text in corpus.items() if text}
+
+
+def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[SearchLog, dict[str, str]]:
+    """The log, redacted, in a table under ``folder``, and the texts that came with it; nothing else of it is written."""
+    (folder / "log.jsonl").unlink(missing_ok=True)  # an unredacted copy that earlier versions left there
+    log = SearchLog(folder / f"log-{fingerprint(path.read_bytes())}")
+    if kind_of(path) == ".jsonl":
+        rows, corpus = _with_ids(path, columns)
+        read = lambda names: import_rows(rows, path, log, names)  # noqa: E731
+    else:
+        corpus, read = {}, lambda names: import_log(path, log, names)
+    try:
+        read(columns)
+    except WorkbookError:  # an optional column of another form, "Nov 2, 2026" for a time, stops no log
+        read({name: columns[name] for name in columns if name in ("query", "results", "clicked", "cited")})
+    return log, corpus
+
+
+@dataclass
+class LogLabels:
+    """What a search log says of relevance.
+
+    queries : {query_id: text};  labels : {query_id: {doc_id: grade}}, for queries that have some
+    clicked : queries whose labels are clicks alone;  corrected : whether position bias was taken out of the clicks
+    """
+
+    queries: dict[str, str]
+    labels: dict[str, dict[str, int]]
+    clicked: set[str]
+    corrected: bool
+
+
+def _click_rates(searches: pd.DataFrame, events: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """(click rates, whether they are corrected): corrected where some searches were shown in random order, raw where none was."""
+    shuffled = searches["system"].astype(str).str.endswith(SHUFFLED)
+    depth = int(searches["doc_ids"][shuffled].map(len).mode().max()) if shuffled.any() else 0
+    if depth:
+        try:
+            return inverse_propensity(searches, events, estimate_examination(searches, events, depth)), True
+        except WorkbookError:  # too few of them
+            pass
+    return click_rates(searches, events), False
+
+
+def log_labels(log: SearchLog) -> LogLabels:
+    """What an answer cited or a person copied has grade 2; what was clicked in at least 0.3 of the searches that showed it has 1.
+
+    Clicks follow the rank at which a passage stood, so their rates are corrected as notebook 04 does, where the log has searches in
+    random order to tell by; else they are raw, and labels of the system that was logged.
+    """
+    searches, events = log.searches(), log.events()
+    texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
+    labels: dict[str, dict[str, int]] = {}
+    used: set[str] = set()
+    corrected = False
+    if len(events):
+        rates, corrected = _click_rates(searches, events)
+        for query, docs in labels_from_clicks(rates, least=0.3, strong=math.inf, min_impressions=1).items():
+            labels.setdefault(texts[query], {}).update(docs)
+        of_search = dict(zip(searches["search_id"], searches["query"], strict=True))
+        # of some searches only what was clicked was logged, not what was shown
+        bare = set(searches["search_id"][searches["doc_ids"].map(len) == 0])
+        known = events[events["search_id"].isin(of_search) & events["doc_id"].notna()]
+        for search, kind, doc in zip(known["search_id"], known["kind"], known["doc_id"], strict=True):
+            query = texts[of_search[search]]
+            if kind in ("cited", "copied"):
+                labels.setdefault(query, {})[doc] = 2
+                used.add(query)
+            elif kind == "clicked" and search in bare:
+                labels.setdefault(query, {}).setdefault(doc, 1)
+    return LogLabels({key: query for query, key in texts.items()}, labels, set(labels) - used, corrected)
+
+
+def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
+    """The collection with the log's queries; labels on passages it does not have are left out, and its own splits stay as they are."""
+    said = log_labels(log)
+    queries, labels = said.queries, said.labels
+    judged = {q for part in collection.qrels.values() for q in part}
+    known = {same(collection.queries[q]) for q in judged}
+    ids = {
+        same(text): q for q, text in collection.queries.items() if q not in judged
+    }  # asked there, and not judged yet
+    named = {q: ids.get(same(text), q) for q, text in queries.items() if same(text) not in known}
+    queries = {named[q]: text for q, text in queries.items() if q in named}
+    pairs = [(named[q], d, g) for q, docs in labels.items() if q in named for d, g in docs.items()]
+    kept: dict[str, dict[str, int]] = {}
+    for q, d, g in pairs:
+        if d in collection.corpus:
+            kept.setdefault(q, {})[d] = g
+    lost = len(pairs) - sum(map(len, kept.values()))
+    notices = [
+        *collection.notices,
+        f"The log {path.name}: {len(queries):,} queries, {len(kept):,} with a click or a citation to learn from.",
+    ]
+    if pairs and lost > MOST_LABELS_LOST * len(pairs):
+        raise WorkbookError(
+            f"{path}: {lost} of {len(pairs)} clicked or cited ids are not in {collection.name} (the first: {pairs[0][1]!r}): open the collection "
+            "that was searched, with the ids of the log."
+        )
+    if lost:
+        notices.append(f"{lost} clicked or cited passages of the log are not in the collection and were left out.")
+    clicked = frozenset(named[q] for q in said.clicked if q in named) & set(kept)
+    if clicked and not said.corrected:
+        notices.append(
+            f"The labels of {len(clicked):,} queries are clicks, and no search was shown in random order, so they could not be corrected "
+            "for the rank at which a passage stood (notebook 04)."
+        )
+    if collection.qrels:
+        qrels = dict(collection.qrels)
+        qrels["train"] = {**qrels.get("train", {}), **kept}
+        qrels = carve_splits({split: part for split, part in qrels.items() if part}, notices)
+    else:
+        qrels = carve_splits({"all": kept}, notices) if kept else {}
+        if kept:
+            notices.append(
+                "Its labels are clicks and citations, which favour the system that was logged: read the scores with that in mind."
+            )
+    qrels = {split: part for split, part in qrels.items() if part}
+    clicked |= collection.clicked
+    return replace(collection, queries=collection.queries | queries, qrels=qrels, clicked=clicked, notices=notices)
+
+
+def _found(given: str | Path) -> Path:
+    """A path as it stands, or from the workbook's folder, in whose ``notebooks`` the kernels run."""
+    path = Path(given).expanduser()
+    return path if path.exists() or not (ROOT / path).exists() else ROOT / path
+
+
+def open_own(
+    name_or_path: str | Path | None = None, log: str | Path | None = None
+) -> tuple[Collection, SearchLog | None]:
+    """What ``open_collection`` opens, and search logs: (collection, log or None); by default those of COLLECTION and LOG.
+
+    A log is a .jsonl or .csv file with a query a row and the ids that were shown, clicked or cited (``COLUMNS`` has the names that are
+    understood); its passages come with it (results as objects with id and text), from corpus.jsonl beside it, or are the collection
+    that ``log`` is given with. Raises WorkbookError, in one sentence, when there are none.
+    """
+    name_or_path, log = name_or_path or os.environ.get("COLLECTION"), log or os.environ.get("LOG")
+    path = _found(name_or_path) if name_or_path else None
+    columns = log_columns(path) if path is not None else None
+    if path is not None and columns:
+        name = own_name(path)
+        opened, corpus = _read_log(path, columns, build_dir(name) / "homework")
+        beside = find(path.parent, "corpus.jsonl")
+        if beside is not None:
+            corpus = read_texts(beside)[0] | corpus
+        corpus = {doc: text for doc, text in corpus.items() if text}
+        if not corpus:
+            raise WorkbookError(
+                f"{path} is a search log without the passages' texts: put corpus.jsonl beside it, or run "
+                f"make homework COLLECTION=<the documents> LOG={path.name}."
+            )
+        return _with_log(Collection(name, corpus), opened, path), opened
+    collection = open_collection(name_or_path)
+    if not log:
+        return collection, None
+    log = _found(log)
+    columns = log_columns(log)
+    if not columns:
+        raise WorkbookError(
+            f"{log} is not a search log: it needs a file .jsonl or .csv with the columns query and results, clicked or cited."
+        )
+    opened, _ = _read_log(log, columns, collection.build / "homework")
+    return _with_log(collection, opened, log), opened

@@ -1,0 +1,170 @@
+"""What the homework leaves behind: the chosen model in a folder, what it costs, failures to look at, pairs to judge."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Router
+
+from helpers.collection.collection import Collection
+from helpers.collection.readers import read_text
+from helpers.evaluation.measures import Qrels, per_query
+from helpers.labels.review import Reviews
+from helpers.models.load import quiet_files
+from helpers.models.services import price
+from helpers.retrieval.first_stages import Run
+from helpers.store.files import WorkbookError, write_text
+
+API_MODEL = "text-embedding-3-small"
+MOST_FAILURES, MOST_TO_JUDGE = 10, 50
+SHOWN = 2000  # characters of a passage that a person sees; a cell of a spreadsheet has its limits
+JUDGE_COLUMNS = ("query", "doc", "text", "grade")
+
+
+def with_adapter(encoder: SentenceTransformer, matrix: np.ndarray) -> SentenceTransformer:
+    """The encoder with the adapter inside: ``encode_query`` goes through the matrix, ``encode_document`` does not.
+
+    ``matrix`` is of shape (width, width), as ``train_adapter`` gives it; the layers are shared, so the folder is no bigger.
+    """
+    width = matrix.shape[0]
+    turn = Dense(
+        width, width, bias=False, activation_function=torch.nn.Identity(), init_weight=torch.from_numpy(matrix.T.copy())
+    )
+    route = Router({"query": [turn, Normalize()], "document": [Normalize()]}, default_route="document")
+    modules = [*encoder.children(), route]
+    return SentenceTransformer(modules=modules, device=str(encoder.device), prompts=dict(encoder.prompts or {}))
+
+
+def loading(folder: str) -> dict[str, str]:
+    """Three lines each that load and use the model: with sentence-transformers alone, and with LanceDB."""
+    return {
+        "sentence-transformers": f"""from sentence_transformers import SentenceTransformer
+model = SentenceTransformer({folder!r})
+scores = model.similarity(model.encode_query("a question"), model.encode_document(["a passage"]))""",
+        "LanceDB": """import lancedb
+table = lancedb.connect("index").create_table("passages", [{"text": t, "vector": model.encode_document(t)} for t in passages])
+hits = table.search(model.encode_query("a question")).distance_type("dot").limit(10).to_list()""",
+    }
+
+
+def hand_over(folder: Path, encoder: SentenceTransformer, matrix: np.ndarray | None, search: Mapping[str, Any]) -> None:
+    """Write the model, ``search.json`` (what the system does beside it) and a README.md into ``folder``, all or nothing.
+
+    ``search`` has a ``key``: a folder of the same key is left as it is.
+    """
+    try:
+        if json.loads((folder / "search.json").read_text(encoding="utf-8"))["key"] == search["key"]:
+            return
+    except (OSError, ValueError, KeyError):
+        pass
+    model = encoder if matrix is None else with_adapter(encoder, matrix)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with quiet_files():
+            model.save_pretrained(str(part), create_model_card=False)
+        lines = "\n\n".join(f"With {name}:\n\n```python\n{code}\n```" for name, code in loading(folder.name).items())
+        write_text(
+            part / "README.md", f"# {search['system']}\n\n{search['decision']}\n\n{lines}\n\n{search['beside']}\n"
+        )
+        write_text(part / "search.json", json.dumps(search, indent=1, ensure_ascii=False))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    except OSError as error:
+        raise WorkbookError(f"Cannot write {folder} ({error.strerror}): free some space and run again.") from error
+
+
+def costs(passages: int, tokens: int, query_tokens: float, encode_seconds: float) -> dict[str, float]:
+    """What it costs to host the encoder, measured here, and to rent one, by the dated price table.
+
+    ``encode_seconds`` for all passages; dollars of API_MODEL for the passages once and for 1,000 queries; nan where there is no price.
+    """
+    per_token = price(API_MODEL, "usd_per_million_input_tokens") / 1e6
+    return {
+        "passages": passages, "tokens": tokens, "encode_seconds": encode_seconds,
+        "passages_per_second": passages / encode_seconds if encode_seconds > 0 else float("nan"),
+        "api_usd_index": tokens * per_token, "api_usd_1000_queries": 1000 * query_tokens * per_token,
+    }  # fmt: skip
+
+
+def failures(collection: Collection, queries: Mapping[str, str], qrels: Qrels, run: Run, base: Run) -> list[dict]:
+    """Dev queries for which nothing right is among the first ten of ``run``, the worst losses against ``base`` first.
+
+    Each with the query, the passage wanted and its rank (0: not found), and what came first.
+    """
+    if not qrels:
+        return []
+    scores, before = per_query(qrels, run), per_query(qrels, base)
+    change = (scores - before)["ndcg@10"]
+    failed = sorted(scores.index[scores["recall@10"] == 0], key=lambda q: (change[q], q))[:MOST_FAILURES]
+    rows = []
+    for q in failed:
+        wanted = max(qrels[q], key=lambda d, q=q: (qrels[q][d], d))
+        rank = {d: r for r, d in enumerate(run.get(q, {}), 1)}.get(wanted, 0)
+        came = next(iter(run.get(q, {})), "")
+        texts = [collection.corpus.get(d, "") for d in (wanted, came)]
+        rows.append({"query": queries[q], "wanted": wanted, "wanted_text": texts[0][:200], "rank": rank, "came": came,
+                     "came_text": texts[1][:200], "lost": bool(change[q] < 0)})  # fmt: skip
+    return rows
+
+
+def write_to_judge(collection: Collection, file: Path, queries: Mapping[str, str], run: Run) -> int:
+    """Pairs for a person to judge as a csv: query, doc, the beginning of its text, and an empty grade; the number of queries in it.
+
+    Grades 0, 1 or 2 are read by the next run (``read_judged``); a file with grades in it is left as it is.
+    """
+    if file.is_file() and any(row["grade"].strip() for row in _rows(file)):
+        return 0
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(JUDGE_COLUMNS)
+    for q, found in run.items():
+        for doc in found:
+            writer.writerow([queries[q], doc, collection.corpus[doc][:SHOWN], ""])
+    write_text(file, table.getvalue())
+    return len(run)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
+    except csv.Error as error:
+        raise WorkbookError(f"{file} is no csv any more ({error}): remove it, and it is written anew.") from error
+    if any(set(JUDGE_COLUMNS) - set(row) or None in row.values() for row in rows):
+        raise WorkbookError(
+            f"{file} needs the columns {', '.join(JUDGE_COLUMNS)}: restore its first line, or remove the file."
+        )
+    return rows
+
+
+def read_judged(collection: Collection, file: Path) -> int:
+    """Take the grades that a person has put into the csv over into ``reviews.jsonl``; the number of new ones."""
+    if not file.is_file():
+        return 0
+    reviews = Reviews(collection.build / "reviews.jsonl")
+    known = {(row.query, row.doc): row.grade for row in reviews.read().itertuples()}
+    new = 0
+    for number, row in enumerate(_rows(file), 2):
+        grade = row["grade"].strip()
+        if not grade:
+            continue
+        if grade not in ("0", "1", "2"):
+            raise WorkbookError(f"{file}, row {number}: {grade!r} is no grade: write 0, 1 or 2, or leave it empty.")
+        if row["doc"] not in collection.corpus:
+            raise WorkbookError(
+                f"{file}, row {number}: the collection has no passage {row['doc']!r}: a spreadsheet may have changed the ids; keep them as text."
+            )
+        if known.get((row["query"], row["doc"])) != int(grade):
+            new += 1
+            if int(grade):
+                reviews.accept(row["query"], row["doc"], grade=int(grade))
+            else:
+                reviews.reject(row["query"], row["doc"])
+    return new

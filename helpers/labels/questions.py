@@ -1,0 +1,200 @@
+"""Synthetic questions: written by a language model from passages, so that each comes with its answer."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from helpers.collection.collection import Collection
+from helpers.collection.readers import read_jsonl
+from helpers.collection.text import tokenize
+from helpers.models.llm import LLM
+from helpers.models.prompts import Prompt
+from helpers.store.files import DATA, WorkbookError, fingerprint, write_text
+
+KINDS = ("keyword", "question", "problem")
+ASKED = {True: 120, False: 400}  # questions that notebook 03 asks a small model for, a larger one
+PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
+
+
+class Question(NamedTuple):
+    """A query made from a passage; ``doc`` is the passage that answers it."""
+
+    id: str
+    text: str
+    kind: str
+    doc: str
+
+
+class Written(BaseModel):
+    """One query as a model writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["keyword", "question", "problem"]
+    text: str
+
+
+class WrittenQueries(BaseModel):
+    """What a capable model answers for a passage; an empty list when the passage is nobody's need."""
+
+    model_config = ConfigDict(extra="forbid")
+    queries: list[Written]
+
+
+class OneQuestion(BaseModel):
+    """What the small model answers: one line."""
+
+    question: str
+
+
+def shown(passage: str, small: bool) -> str:
+    """The passage in one line, cut to what the model is shown."""
+    return " ".join(passage.split())[: PASSAGE_CHARACTERS[small]]
+
+
+def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
+    """n doc ids spread over the collection's groups in proportion to their sizes (largest remainder), drawn without replacement.
+
+    A group is what ``collection.groups()`` says: a module of the API, a document. With fewer passages than n, all of them.
+    """
+    rng = np.random.default_rng(seed)
+    by_group: dict[str, list[str]] = defaultdict(list)
+    for doc, group in sorted(collection.groups().items()):
+        by_group[group].append(doc)
+    total = sum(map(len, by_group.values()))
+    shares = {group: min(n, total) * len(docs) / total for group, docs in by_group.items()}
+    counts = {group: int(share) for group, share in shares.items()}
+    short = min(n, total) - sum(counts.values())
+    tie = dict(zip(shares, rng.permutation(len(shares)), strict=True))
+    for group in sorted(shares, key=lambda g: (counts[g] - shares[g], tie[g]))[:short]:
+        counts[group] += 1
+    chosen = [doc for group, docs in by_group.items() for doc in rng.permutation(docs)[: counts[group]].tolist()]
+    return rng.permutation(chosen).tolist() if chosen else []
+
+
+def generate_questions(
+    collection: Collection, llm: LLM, n: int, kinds: Sequence[str] = KINDS, seed: int = 0, per_passage: int = 2
+) -> list[Question]:
+    """About n questions on n / per_passage passages; the kinds take turns, two different ones a passage.
+
+    What the model refuses, leaves empty or spoils is missing from the list and counted in ``llm.counts``.
+    Raises WorkbookError on an unknown kind, a number below 1 or a collection without passages.
+    """
+    kinds = list(dict.fromkeys(kinds))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise WorkbookError(f"There is no kind of question {unknown[0] if unknown else ''!r}: use {', '.join(KINDS)}.")
+    if n < 1 or per_passage < 1:
+        raise WorkbookError(f"{n} questions, {per_passage} a passage, cannot be made: ask for at least one of each.")
+    if not collection.corpus:
+        raise WorkbookError(f"The collection {collection.name} has no passages: there is nothing to ask about.")
+    per_passage = min(per_passage, len(kinds))
+    docs = sample_passages(collection, -(-n // per_passage), seed)
+    wanted = [[kinds[(i * per_passage + j) % len(kinds)] for j in range(per_passage)] for i in range(len(docs))]
+    write = _write_small if llm.small else _write
+    found = list(dict.fromkeys(write(collection, llm, docs, wanted)))[:n]
+    return [Question(f"g-{fingerprint(doc, kind, text)[:10]}", text, kind, doc) for doc, kind, text in found]
+
+
+def small_prompt(collection: Collection, kind: str) -> Prompt:
+    """How a small model is asked for a question of this kind: by examples, which it imitates better than it obeys.
+
+    The collection's own, ``data/<collection>/prompts/``, since an example of another world leads it astray; else two that are unlike each other.
+    """
+    name, own = f"questions_small_{kind}", DATA / collection.name / "prompts"
+    return Prompt(name, own) if (own / f"{name}.md").is_file() else Prompt(name)
+
+
+def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]) -> list[tuple[str, str, str]]:
+    prompt = Prompt("questions")
+    conversations = [
+        prompt.fill(doc=doc, passage=shown(collection.corpus[doc], False), kinds=", ".join(kinds))
+        for doc, kinds in zip(docs, wanted, strict=True)
+    ]
+    answers = llm.ask(conversations, WrittenQueries)
+    written = [
+        (doc, q.kind, " ".join(q.text.split())) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries
+    ]
+    return [row for row in written if row[2]]
+
+
+def _write_small(
+    collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]
+) -> list[tuple[str, str, str]]:
+    """One line a passage and kind."""
+    written: dict[tuple[str, str], str] = {}
+    for kind in dict.fromkeys(kind for kinds in wanted for kind in kinds):
+        prompt = small_prompt(collection, kind)
+        of_kind = [doc for doc, kinds in zip(docs, wanted, strict=True) if kind in kinds]
+        answers = llm.ask([prompt.fill(passage=shown(collection.corpus[doc], True)) for doc in of_kind], OneQuestion)
+        lines = [" ".join(a.question.split()) if a else "" for a in answers]
+        written |= {(doc, kind): line for doc, line in zip(of_kind, lines, strict=True) if line}
+    asked = [(doc, kind) for doc, kinds in zip(docs, wanted, strict=True) for kind in kinds]
+    return [(doc, kind, written[doc, kind]) for doc, kind in asked if (doc, kind) in written]
+
+
+def overlap(question: str, passage: str) -> float:
+    """The share of the question's words (stemmed, without stop words) that the passage has too, in [0, 1]."""
+    words = set(tokenize(question))
+    return len(words & set(tokenize(passage))) / len(words) if words else 0.0
+
+
+def as_queries(questions: Iterable[Question]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries and qrels: each question's own passage has grade 1, nothing else is known."""
+    rows = list(questions)
+    return {q.id: q.text for q in rows}, {q.id: {q.doc: 1} for q in rows}
+
+
+def write_questions(questions: Iterable[Question], path: Path) -> None:
+    """One JSON object a line: _id, text, kind, doc."""
+    rows = ({"_id": q.id, "text": q.text, "kind": q.kind, "doc": q.doc} for q in questions)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
+    """What ``write_questions`` wrote.
+
+    Raises WorkbookError on a missing field, an unknown kind, an id that stands there twice, or a passage that the corpus does not have.
+    """
+    found: dict[str, Question] = {}
+    for number, row in read_jsonl(path):
+        missing = [name for name in ("_id", "text", "kind", "doc") if not str(row.get(name) or "").strip()]
+        if missing:
+            raise WorkbookError(f"{path}, line {number}: {missing[0]!r} is missing or empty: mend or remove the line.")
+        question = Question(*(str(row[name]) for name in ("_id", "text", "kind", "doc")))
+        if question.kind not in KINDS:
+            raise WorkbookError(
+                f"{path}, line {number}: there is no kind of question {question.kind!r}: use {', '.join(KINDS)}."
+            )
+        if question.id in found:
+            raise WorkbookError(
+                f"{path}, line {number}: the id {question.id!r} stands there twice: give every question its own."
+            )
+        if question.doc not in corpus:
+            raise WorkbookError(
+                f"{path}, line {number}: the passage {question.doc!r} is not in the corpus: remove the line."
+            )
+        found[question.id] = question
+    return list(found.values())
+
+
+def shipped_questions(collection: Collection) -> list[Question]:
+    """The questions that come with the course for this collection; none for one's own collection."""
+    path = DATA / collection.name / "questions.jsonl"
+    return read_questions(path, collection.corpus) if path.is_file() else []
+
+
+def made_questions_file(collection: Collection) -> Path:
+    """Where the questions made for this version of the collection's passages are kept."""
+    return collection.build / f"questions_{fingerprint(collection.corpus)}.jsonl"
+
+
+def questions_of(collection: Collection) -> list[Question]:
+    """The shipped questions, else those that notebook 03 made and kept for this collection, else none."""
+    made = made_questions_file(collection)
+    found = shipped_questions(collection)
+    return found or (read_questions(made, collection.corpus) if made.is_file() else [])

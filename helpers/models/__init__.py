@@ -1,0 +1,28 @@
+"""Encoders, rerankers and late interaction loaded; texts to vectors, with a cache; services; asking a language model."""
+
+from helpers.models.embed import PRECISIONS, AdaptedEmbedder, CachedEmbedder, LocalEmbedder, bytes_of, compressed
+from helpers.models.llm import estimate_usd, open_llm, small_llm
+from helpers.models.load import load_encoder, load_late_interaction, load_reranker, token_encoder
+from helpers.models.prompts import Prompt
+from helpers.models.services import keys_set, price, priced, service_embedders
+
+__all__ = [
+    "PRECISIONS",
+    "AdaptedEmbedder",
+    "CachedEmbedder",
+    "LocalEmbedder",
+    "Prompt",
+    "bytes_of",
+    "compressed",
+    "estimate_usd",
+    "keys_set",
+    "load_encoder",
+    "load_late_interaction",
+    "load_reranker",
+    "open_llm",
+    "price",
+    "priced",
+    "service_embedders",
+    "small_llm",
+    "token_encoder",
+]

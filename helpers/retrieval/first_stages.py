@@ -1,0 +1,274 @@
+"""First-stage retrieval: BM25, dense and hybrid. A run is ``{query_id: {doc_id: score}}``, higher is better."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import bm25s
+import lancedb
+import numpy as np
+import pyarrow as pa
+from lancedb.index import FTS
+from lancedb.query import MatchQuery
+from lancedb.rerankers import RRFReranker
+from rank_bm25 import BM25Okapi
+
+from helpers.collection.text import tokenize
+from helpers.models.embed import CachedEmbedder, Embedder
+from helpers.store.files import WorkbookError, fingerprint
+
+Run = dict[str, dict[str, float]]
+FAST_BM25_ABOVE = 20_000  # passages; `make bench` shows where rank-bm25 becomes slow
+
+
+def top_k(ids: Sequence[str], scores: Sequence[float], k: int) -> dict[str, float]:
+    """The k best as ``{id: score}``, best first; equal scores in the order of the ids."""
+    pairs = sorted(zip(ids, map(float, scores), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return dict(pairs[:k])
+
+
+class Retriever(ABC):
+    """``index(corpus)`` once, then ``retrieve(queries, k)`` for many queries or ``search(text, k)`` for one."""
+
+    name = "retriever"
+    usd_per_1000_queries = 0.0
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the answers over one and the same corpus would; what is made of parts has their keys in it."""
+        return fingerprint(type(self).__name__, self.name)
+
+    @abstractmethod
+    def index(self, corpus: Mapping[str, str]) -> "Retriever":
+        """Make ready to search ``{doc_id: text}``; returns itself."""
+
+    @abstractmethod
+    def search(self, text: str, k: int) -> dict[str, float]:
+        """One query as in production, nothing cached: ``{doc_id: score}``, best first, at most k."""
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        """All queries: a run with at most k passages a query, ties broken by id."""
+        return {qid: self.search(text, k) for qid, text in queries.items()}
+
+
+class LuceneBM25(BM25Okapi):
+    """rank-bm25 with Lucene's idf, log(1 + (N − n + 0.5) / (n + 0.5)), which is never negative."""
+
+    def _calc_idf(self, nd: dict[str, int]) -> None:
+        self.idf = {w: float(np.log1p((self.corpus_size - n + 0.5) / (n + 0.5))) for w, n in nd.items()}
+
+
+class BM25(Retriever):
+    """Lexical search with BM25 (k1 = 1.5, b = 0.75). Scores are sums of term weights, ≥ 0, without upper bound.
+
+    ``engine`` is "rank-bm25", "bm25s", or None to choose by size: bm25s above 20,000 passages. Both rank alike.
+    """
+
+    def __init__(self, engine: str | None = None):
+        self.name, self.engine = "BM25", engine
+
+    def index(self, corpus: Mapping[str, str]) -> "BM25":
+        if not corpus:
+            raise WorkbookError("The collection has no passages: there is nothing to index.")
+        self.ids = list(corpus)
+        tokens = [tokenize(text) or [""] for text in corpus.values()]
+        self.chosen = self.engine or ("bm25s" if len(corpus) > FAST_BM25_ABOVE else "rank-bm25")
+        if self.chosen == "bm25s":
+            # rank-bm25's formula: "atire" is the weight with the factor k1 + 1, which bm25s's "lucene" leaves out
+            self.bm25 = bm25s.BM25(method="atire", idf_method="lucene", k1=1.5, b=0.75)
+            self.bm25.index(tokens, show_progress=False)
+        elif self.chosen == "rank-bm25":
+            self.bm25 = LuceneBM25(tokens, k1=1.5, b=0.75)
+        else:
+            raise WorkbookError(f"There is no BM25 engine {self.engine!r}: use 'rank-bm25' or 'bm25s'.")
+        return self
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        words = tokenize(text)
+        if not words:
+            return {}
+        scores = np.asarray(self.bm25.get_scores(words), dtype=float)
+        hits = np.flatnonzero(scores > 0)
+        if len(hits) > k:  # keep all that tie with the k-th, so that ids and not positions break the tie
+            hits = hits[scores[hits] >= np.partition(scores[hits], -k)[-k]]
+        return top_k([self.ids[i] for i in hits], scores[hits], k)
+
+
+class Dense(Retriever):
+    """Exact nearest neighbours by cosine in a LanceDB table. Scores are cosines in [−1, 1].
+
+    The table holds id, text and vector and lives in ``folder``, keyed by the model, the texts and the ids.
+    """
+
+    def __init__(self, embedder: Embedder, folder: Path):
+        self.embedder, self.folder, self.name = embedder, Path(folder), embedder.name
+        self.usd_per_1000_queries = getattr(embedder, "usd_per_1000_queries", 0.0)
+
+    @property
+    def key(self) -> str:
+        return fingerprint("dense", self.embedder.key)
+
+    def index(self, corpus: Mapping[str, str]) -> "Dense":
+        if not corpus:
+            raise WorkbookError("The collection has no passages: there is nothing to index.")
+        db = lancedb.connect(self.folder)
+        ids = sorted(corpus)  # LanceDB puts equal distances in the order of the rows
+        texts = [corpus[i] for i in ids]
+        embedder = getattr(self.embedder, "documents", self.embedder)  # an adapter leaves the passages as they are
+        name = f"passages_{fingerprint(embedder.key, ids, texts)}"
+        try:
+            self.table = db.open_table(name)
+        except ValueError:  # not there, or cut off while it was written
+            vectors = CachedEmbedder(embedder, self.folder).embed(texts, "document")
+            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+            rows = pa.table({"id": ids, "text": texts, "vector": column})
+            self.table = db.create_table(name, rows, exist_ok=True)
+        return self
+
+    def _hits(self, vectors: np.ndarray, k: int) -> list[dict[str, float]]:
+        query = self.table.search(vectors).distance_type("dot").limit(k)
+        hits = query.select(["id", "_distance"]).to_arrow().to_pydict()
+        found: list[tuple[list[str], list[float]]] = [([], []) for _ in vectors]
+        for i, doc, distance in zip(
+            hits.get("query_index", [0] * len(hits["id"])), hits["id"], hits["_distance"], strict=True
+        ):
+            found[i][0].append(doc)
+            found[i][1].append(1.0 - distance)
+        return [top_k(docs, scores, k) for docs, scores in found]
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return self._hits(self.embedder.embed([text], "query"), k)[0]
+
+    def query_vectors(self, queries: Mapping[str, str]) -> np.ndarray:
+        """Unit vectors of the queries, float32 of shape (queries, width), from the cache where they are there."""
+        return CachedEmbedder(self.embedder, self.folder).embed(list(queries.values()), "query")
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        if not queries:
+            return {}
+        return dict(zip(queries, self._hits(self.query_vectors(queries), k), strict=True))
+
+
+class Hybrid(Retriever):
+    """LanceDB's full-text search and vectors in one query, merged by reciprocal rank fusion.
+
+    Scores are sums of 1 / (60 + rank) over the two lists, between 0 and 2/61.
+    Source: Cormack, Clarke and Büttcher, Reciprocal Rank Fusion, SIGIR 2009.
+    """
+
+    def __init__(self, dense: Dense, reranker=None, name: str = "hybrid (RRF)"):
+        self.dense, self.name = dense, name
+        self.reranker = reranker or RRFReranker()
+        self.usd_per_1000_queries = dense.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("hybrid", self.dense.key, type(self.reranker).__name__)
+
+    def index(self, corpus: Mapping[str, str]) -> "Hybrid":
+        self.dense.index(corpus)
+        if not any(index.columns == ["text"] for index in self.dense.table.list_indices()):
+            self.dense.table.create_index("text", config=FTS())
+        return self
+
+    def _search(self, text: str, vector: np.ndarray, k: int) -> dict[str, float]:
+        query = self.dense.table.search(query_type="hybrid").vector(vector).text(MatchQuery(text, "text"))
+        # Both lists at least 100 deep, so that the fused order does not depend on k.
+        hits = query.distance_type("dot").rerank(self.reranker).limit(max(k, 100)).to_arrow()
+        return top_k(hits["id"].to_pylist(), hits["_relevance_score"].to_pylist(), k)
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return self._search(text, self.dense.embedder.embed([text], "query")[0], k)
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        vectors = self.dense.query_vectors(queries) if queries else []
+        return {qid: self._search(text, v, k) for (qid, text), v in zip(queries.items(), vectors, strict=True)}
+
+
+def fuse(first: Run, second: Run, weight: float, k: int = 100) -> Run:
+    """Weighted fusion of two runs: weight × second + (1 − weight) × first, each query's scores scaled to [0, 1].
+
+    A passage or query that one run does not have gets that run's 0. ``weight`` in [0, 1] is chosen on dev.
+    Source: Bruch, Gai and Ingber, An Analysis of Fusion Functions for Hybrid Retrieval, TOIS 2023.
+    """
+    if not 0 <= weight <= 1:
+        raise WorkbookError(f"The weight of a fusion is between 0 and 1, not {weight}.")
+
+    def scaled(scores: Mapping[str, float]) -> dict[str, float]:
+        low, high = min(scores.values(), default=0.0), max(scores.values(), default=1.0)
+        return {d: (s - low) / (high - low) if high > low else 1.0 for d, s in scores.items()}
+
+    fused: Run = {}
+    for qid in first | second:
+        a, b = scaled(first.get(qid, {})), scaled(second.get(qid, {}))
+        docs = list(a | b)
+        fused[qid] = top_k(docs, [(1 - weight) * a.get(d, 0.0) + weight * b.get(d, 0.0) for d in docs], k)
+    return fused
+
+
+class WeightedHybrid(Retriever):
+    """Two retrievers merged by ``fuse``; scores in [0, 1]."""
+
+    def __init__(self, first: Retriever, second: Retriever, weight: float, name: str = "hybrid (weighted)"):
+        self.first, self.second, self.weight, self.name = first, second, weight, name
+        self.usd_per_1000_queries = first.usd_per_1000_queries + second.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("weighted", self.first.key, self.second.key, self.weight)
+
+    def index(self, corpus: Mapping[str, str]) -> "WeightedHybrid":
+        self.first.index(corpus)
+        self.second.index(corpus)
+        return self
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return fuse({"q": self.first.search(text, k)}, {"q": self.second.search(text, k)}, self.weight, k)["q"]
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        return fuse(self.first.retrieve(queries, k), self.second.retrieve(queries, k), self.weight, k)
+
+
+def fold(run: Run, owner: Mapping[str, str], k: int) -> Run:
+    """A run over chunks as a run over documents: each by the best of its chunks, at most k a query, ties by id."""
+    folded: Run = {}
+    for query, found in run.items():
+        best: dict[str, float] = {}
+        for piece, score in found.items():
+            doc = owner.get(piece, piece)
+            best[doc] = max(score, best.get(doc, score))
+        folded[query] = top_k(list(best), list(best.values()), k)
+    return folded
+
+
+class ByDocument(Retriever):
+    """A retriever over chunks that answers with their documents; three times as many chunks are asked for as documents."""
+
+    def __init__(self, inner: Retriever, owner: Mapping[str, str]):
+        self.inner, self.owner, self.name = inner, owner, inner.name
+        self.usd_per_1000_queries = inner.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("by document", self.inner.key, self.owner)
+
+    def index(self, corpus: Mapping[str, str]) -> "ByDocument":
+        self.inner.index(corpus)
+        return self
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return fold({"q": self.inner.search(text, 3 * k)}, self.owner, k)["q"]
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        return fold(self.inner.retrieve(queries, 3 * k), self.owner, k)
+
+
+def nearest(queries: Mapping[str, str], vectors: np.ndarray, ids: Sequence[str], passages: np.ndarray, k: int) -> Run:
+    """The k passages of the highest dot product for each query, exactly; ties by id."""
+    found: Run = {}
+    for q, row in zip(queries, vectors @ passages.T, strict=True):
+        hits = np.arange(len(row))
+        if len(row) > k:  # all that tie with the k-th, so that ids and not positions break the tie
+            hits = np.flatnonzero(row >= np.partition(row, -k)[-k])
+        found[q] = top_k([ids[i] for i in hits], row[hits], k)
+    return found

@@ -1,0 +1,224 @@
+"""Second-stage ranking: ``rerank(queries, run, corpus, k) -> run`` puts the first stage's best k in a better order."""
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder, MultiVectorEncoder
+
+from helpers.models import services
+from helpers.models.embed import VectorCache, encode
+from helpers.models.load import model_key
+from helpers.models.services import asking, clip, cohere_client, price
+from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k
+from helpers.store.files import fingerprint
+from helpers.store.progress import tracked
+
+BLOCK = 100  # queries whose passages' token vectors are held together
+MOST_LOADED = 4000  # passages whose token vectors stay in memory between two blocks: about 0.5 GB at 150 tokens
+
+
+class Reranker(ABC):
+    """Scores passages for one query; the higher the better."""
+
+    name = "reranker"
+    usd_per_1000_queries = 0.0
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the scores would."""
+        return fingerprint(type(self).__name__, self.name)
+
+    @abstractmethod
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        """float of shape (passages,), higher is more relevant."""
+
+    def prepare(self, passages: Sequence[str]) -> None:  # noqa: B027 — most rerankers have nothing to prepare
+        """Compute ahead what does not depend on the query; nothing by default."""
+
+    def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
+        """The best k of each query by this reranker's score; passages below k are left out. Ties broken by id."""
+        best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
+        self.prepare([corpus[d] for docs in best.values() for d in docs])
+        reranked: Run = {}
+        many = len(best) >= 10  # a bar for one query would only flicker
+        for qid, docs in tracked(best.items(), f"Reranking ({self.name})", "query") if many else best.items():
+            reranked[qid] = top_k(docs, self.score(queries[qid], [corpus[d] for d in docs]), k) if docs else {}
+        return reranked
+
+
+class LateInteraction(Reranker):
+    """MaxSim of the query's token vectors against the passage's, averaged over the query's tokens: in [−1, 1].
+
+    The passages' token vectors are kept on disk in half precision, so each passage is encoded once; with no folder they are
+    kept in memory alone.
+    Source: Khattab and Zaharia, ColBERT, SIGIR 2020.
+    """
+
+    def __init__(self, model: MultiVectorEncoder, folder: Path | None, name: str = "late interaction"):
+        self.model, self.name, self.folder = model, name, folder
+        self.width = model.get_embedding_dimension()
+        if folder is not None:
+            key = model_key(model)
+            self.cache = VectorCache(folder, key, self.width, np.float16)
+            self.query_cache = VectorCache(folder, f"{key}_queries", self.width)  # full precision: few and short
+        self._loaded: dict[str, torch.Tensor] = {}
+        self._queries: dict[str, torch.Tensor] = {}
+
+    @property
+    def key(self) -> str:
+        return fingerprint("late interaction", model_key(self.model))
+
+    def prepare(self, passages: Sequence[str]) -> None:
+        new = list(dict.fromkeys(p for p in passages if p not in self._loaded))
+        if self.folder is None:
+            self._loaded |= {p: torch.from_numpy(v) for p, v in zip(new, encode(self.model, new), strict=True)}
+            return
+        self.cache.add(new, "document", lambda texts, task: encode(self.model, texts, task))
+        for passage, flat in zip(new, self.cache.get(new, "document"), strict=True):
+            self._loaded[passage] = torch.from_numpy(flat.reshape(-1, self.width).copy())
+
+    def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
+        """As of any reranker; the token vectors of many queries come from the cache, a single query is encoded anew."""
+        if len(queries) > 1 and self.folder is None:
+            vectors = encode(self.model, list(queries.values()), "query")
+            self._queries = {t: torch.from_numpy(v) for t, v in zip(queries.values(), vectors, strict=True)}
+        elif len(queries) > 1:
+            texts = list(queries.values())
+            self.query_cache.add(texts, "query", lambda new, task: encode(self.model, new, task))
+            for text, flat in zip(texts, self.query_cache.get(texts, "query"), strict=True):
+                self._queries[text] = torch.from_numpy(flat.reshape(-1, self.width).copy())
+        found: Run = {}
+        asked = list(run)
+        try:
+            for start in range(0, len(asked), BLOCK):  # so that memory does not grow with the queries
+                if self.folder is not None and len(self._loaded) > MOST_LOADED:
+                    self._loaded.clear()
+                found |= super().rerank(queries, {q: run[q] for q in asked[start : start + BLOCK]}, corpus, k)
+        finally:
+            self._queries.clear()
+        return found
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        self.prepare(passages)
+        query_tokens = self._queries.get(query)
+        if query_tokens is None:
+            query_tokens = torch.as_tensor(encode(self.model, [query], "query")[0])
+        documents = [self._loaded[p].float() for p in passages]
+        return self.model.similarity([query_tokens], documents)[0].cpu().numpy()
+
+
+class CrossEncoderReranker(Reranker):
+    """A cross-encoder reads query and passage together; scores are the model's own, higher is better."""
+
+    def __init__(self, model: CrossEncoder, name: str = "cross-encoder"):
+        self.model, self.name = model, name
+
+    @property
+    def key(self) -> str:
+        return fingerprint("cross-encoder", model_key(self.model))
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        return self.model.predict([(query, p) for p in passages], show_progress_bar=False)
+
+
+class TwoStage(Retriever):
+    """A retriever whose best ``depth`` passages a reranker puts in order; what is deeper keeps its place below.
+
+    ``weight`` in [0, 1] mixes the reranker's scores with the first stage's by ``fuse``; 1 is the reranker alone, whose
+    scores are then kept. Passages below ``depth`` get scores under the lowest of them, in their old order.
+    """
+
+    def __init__(
+        self, first: Retriever, reranker: Reranker, depth: int = 50, weight: float = 1.0, name: str | None = None
+    ):
+        self.first, self.reranker, self.depth, self.weight = first, reranker, depth, weight
+        self.name = name or f"{first.name} → {reranker.name}"
+        self.usd_per_1000_queries = first.usd_per_1000_queries + reranker.usd_per_1000_queries
+
+    @property
+    def key(self) -> str:
+        return fingerprint("two stages", self.first.key, self.reranker.key, self.depth, self.weight)
+
+    def index(self, corpus: Mapping[str, str]) -> "TwoStage":
+        self.corpus = corpus
+        self.first.index(corpus)
+        return self
+
+    def search(self, text: str, k: int) -> dict[str, float]:
+        return self._second_stage({"q": text}, {"q": self.first.search(text, max(k, self.depth))}, k)["q"]
+
+    def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
+        return self._second_stage(queries, self.first.retrieve(queries, max(k, self.depth)), k)
+
+    def _second_stage(self, queries: Mapping[str, str], run: Run, k: int) -> Run:
+        reranked = self.reranker.rerank(queries, run, self.corpus, self.depth)
+        return second_stage(run, reranked, self.depth, self.weight, k)
+
+
+def second_stage(run: Run, reranked: Run, depth: int, weight: float = 1.0, k: int = 100) -> Run:
+    """The first stage's best ``depth`` in the order of a reranker's scores, mixed by ``weight``; the rest below, in its old order.
+
+    ``reranked`` has the reranker's scores of at least these passages, so that one scoring serves every smaller depth.
+    """
+    final: Run = {}
+    for qid, docs in run.items():
+        best = list(top_k(list(docs), list(docs.values()), depth))
+        scores = {d: reranked[qid][d] for d in best}
+        if weight < 1:
+            scores = fuse({qid: {d: docs[d] for d in best}}, {qid: scores}, weight, depth)[qid]
+        floor = min(scores.values(), default=0.0)
+        rest = [d for d in docs if d not in scores]
+        scores |= {d: floor - 1.0 - i for i, d in enumerate(rest)}
+        final[qid] = top_k(list(scores), list(scores.values()), k)
+    return final
+
+
+class CohereReranker(Reranker):
+    """Cohere's rerank API; scores in [0, 1], higher is more relevant.
+
+    At most ``$CO_REQUESTS_PER_MINUTE`` requests a minute (default 10, a trial key's limit). Answers are kept in a
+    file in ``folder``, so nothing is asked twice and an interrupted run goes on where it stopped.
+    """
+
+    def __init__(self, folder: Path, model: str = "rerank-v3.5"):
+        self.client = cohere_client()
+        self.model, self.name = model, f"Cohere {model}"
+        self.usd_per_1000_queries = price(model, "usd_per_1000_searches")
+        self.file = Path(folder) / "cohere_rerank.jsonl"
+        self.seconds_between = 60.0 / float(os.environ.get("CO_REQUESTS_PER_MINUTE") or 10)
+        self._last = 0.0
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+        self._known: dict[str, list[float]] = {}
+        for line in lines:
+            try:
+                self._known.update([json.loads(line)])
+            except ValueError:  # a line that a crash cut short
+                continue
+
+    def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
+        """float of shape (passages,) in [0, 1]."""
+        key = fingerprint(self.model, query, list(passages))
+        if key not in self._known:
+            time.sleep(max(0.0, self._last + self.seconds_between - time.monotonic()))
+            self._last = time.monotonic()
+            results = asking(
+                "Cohere",
+                "CO_API_KEY",
+                lambda: list(self.client.rerank(
+                    model=self.model, query=query, documents=[clip(p) for p in passages], request_options={"max_retries": services.RETRIES}
+                ).results),
+            )  # fmt: skip
+            scores = [0.0] * len(passages)
+            for result in results:
+                scores[result.index] = result.relevance_score
+            self._known[key] = scores
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps([key, scores]))
+        return np.asarray(self._known[key])

@@ -1,0 +1,172 @@
+"""Committed evidence: results that take too long to be made each time, shown only while this code and data give them.
+
+A row of a table (``data/results/<name>.csv``) and a run (``data/runs/<name>.tsv.gz``) carry two fingerprints:
+``key``, of all that they depend on (weights, texts, parameters, seed), and ``check``, of that key and the values as
+they stand in the file. Whoever reads evidence says which key it has to have; where it has another one, or was edited,
+a WorkbookError says so, with the command that makes it anew.
+"""
+
+import csv
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.store.files import DATA, ROOT, WorkbookError, fingerprint, write_text
+
+RESULTS, RUNS = DATA / "results", DATA / "runs"
+BY = ("name", "seed")  # what tells the rows of a table apart
+MARKS = ("key", "check")
+Id = tuple[str, int]
+Row = dict[str, str]  # the cells that are not empty, as they stand in the file
+_EDITED = "was edited by hand: its values are not those that were measured"
+_STALE = "is stale: weights, texts or parameters have changed since it was made"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One row of evidence: its table, its name and seed in it, its key, and what makes it.
+
+    make : the row's columns and values; takes minutes
+    measured : the columns that another machine has to come near to, the first of them is what is told of a row
+    tolerance : how near
+    quick : whether it is made in three minutes or so
+    """
+
+    table: str
+    name: str
+    seed: int
+    key: str
+    make: Callable[[], dict[str, Any]]
+    measured: tuple[str, ...]
+    tolerance: float = 0.03
+    quick: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.table}/{self.name}, seed {self.seed}"
+
+
+def shown(file: Path) -> str:
+    """A file's path as a person would type it: from the workbook's folder on, where it is in there."""
+    return file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else str(file)
+
+
+def as_row(values: Mapping[str, Any], key: str) -> Row:
+    """The cells of a row, as text that reads back to the same numbers, with its key and its check."""
+    cells = {c: str(v) for c, v in values.items() if c not in MARKS and v is not None and str(v) != ""}
+    row = cells | {"key": key}
+    return row | {"check": _check(row)}
+
+
+def _check(row: Row) -> str:
+    return fingerprint(sorted((c, cell) for c, cell in row.items() if c != "check"))
+
+
+def _id(row: Row) -> tuple[str, ...]:
+    return tuple(row.get(c, "") for c in BY)
+
+
+def _ids(known: Iterable[Id]) -> list[tuple[str, ...]]:
+    return [(str(name), str(seed)) for name, seed in known]
+
+
+def fault(row: Row, expected: Mapping[Id, str]) -> str:
+    """What is wrong with a row, as the end of "the row …"; empty when it may be shown. ``expected``: all rows' keys."""
+    if row.get("check") != _check(row):
+        return _EDITED
+    keys = dict(zip(_ids(expected), expected.values(), strict=True))
+    if _id(row) not in keys:
+        return "belongs to nothing that is measured any more"
+    return "" if row.get("key") == keys[_id(row)] else _STALE
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a table as they stand there, good or not; none where there is no file."""
+    try:
+        lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")), restkey="", restval="")
+        return [{c: cell for c, cell in row.items() if cell} for row in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise WorkbookError(f"{shown(file)} is no table ({error}): remove it and make it anew.") from error
+
+
+def read_table(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFrame:
+    """A table of evidence, when every row in it is good; rows that are not there yet are none of its faults.
+
+    ``expected`` is {(name, seed): key} and ``remake`` the command that makes the table. Empty where there is no file.
+    Raises WorkbookError for a row that was edited by hand, is stale, is not among the expected, or stands there twice.
+    """
+    rows, seen = read_rows(file), set()
+    for row in rows:
+        wrong = fault(row, expected) or ("stands there twice" if _id(row) in seen else "")
+        if wrong:
+            name, seed = (cell or "?" for cell in _id(row))
+            raise WorkbookError(f"{shown(file)}: the row {name!r}, seed {seed}, {wrong}; make it anew with `{remake}`.")
+        seen.add(_id(row))
+    return pd.read_csv(file, dtype={"name": str}) if rows else pd.DataFrame()
+
+
+def write_row(file: Path, row: Row, known: Iterable[Id]) -> None:
+    """Put a row into a table, in the place of the one of its name and seed; the others keep what stands in them.
+
+    Rows are in the order of the ``known``, and those of other names and seeds are dropped. A crash leaves the old table
+    or the new one.
+    """
+    ids = _ids(known)
+    rows = [row, *(other for other in read_rows(file) if _id(other) in ids and _id(other) != _id(row))]
+    rows.sort(key=lambda other: ids.index(_id(other)))
+    columns = dict.fromkeys(c for other in rows for c in other if c and c not in MARKS)
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [*dict.fromkeys([*BY, *columns]), *MARKS], restval="", extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text.getvalue())
+
+
+def write_run(file: Path, run: Mapping[str, Mapping[str, float]], key: str) -> None:
+    """Keep a run, ``{query_id: {doc_id: score}}``, with its key; the same run gives the same bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    for query, docs in run.items():  # a query that found nothing is a line of its own
+        writer.writerows([(query, doc, repr(float(score))) for doc, score in docs.items()] or [(query,)])
+    body, packed = text.getvalue(), io.BytesIO()
+    with gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as stream:
+        stream.write(f"# key={key} check={fingerprint(key, body)}\n{body}".encode())
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(packed.getvalue())
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise WorkbookError(f"Cannot write {file} ({error.strerror}): free some space and run again.") from error
+
+
+def read_run(file: Path, key: str, remake: str) -> dict[str, dict[str, float]]:
+    """The run that was kept under this key, empty where there is no file; raises WorkbookError as ``read_table``."""
+    try:
+        head, _, body = gzip.decompress(file.read_bytes()).decode().partition("\n")
+    except FileNotFoundError:
+        return {}
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise WorkbookError(f"{shown(file)} is damaged ({error}); make it anew with `{remake}`.") from error
+    marks = re.fullmatch(r"# key=(\w+) check=(\w+)", head)
+    if not marks or marks[2] != fingerprint(marks[1], body):
+        raise WorkbookError(f"{shown(file)} {_EDITED}; make it anew with `{remake}`.")
+    if marks[1] != key:
+        raise WorkbookError(f"{shown(file)} {_STALE}; make it anew with `{remake}`.")
+    run: dict[str, dict[str, float]] = {}
+    for query, *found in csv.reader(io.StringIO(body), delimiter="\t"):
+        run.setdefault(query, {}).update({found[0]: float(found[1])} if found else {})
+    return run

@@ -1,0 +1,58 @@
+"""Training data, splits without leaks, losses, one resumable fit, the trainings and the experiments on them."""
+
+from helpers.training.adapter import train_adapter
+from helpers.training.cohere_tuning import RETIRED
+from helpers.training.examples import convert, validate
+from helpers.training.experiments import results
+from helpers.training.export import FORMS, read_cohere, read_parquet, to_dataset, write_cohere, write_parquet
+from helpers.training.forgetting import answered, everyday, relatedness, see_also
+from helpers.training.recipe import Recipe
+from helpers.training.splits import COLLECT_BELOW, LIGHT_BELOW, coverage, enough, leaks, split_by_passage, split_rows
+from helpers.training.triplets import NEGATIVES, build_triplets, false_negatives
+from helpers.training.tune import (
+    RERANKER,
+    finetune_encoder,
+    finetune_late_interaction,
+    finetune_reranker,
+    open_training_set,
+    sample_queries,
+    training_questions,
+    tuned_encoder,
+)
+
+__all__ = [
+    "COLLECT_BELOW",
+    "FORMS",
+    "LIGHT_BELOW",
+    "NEGATIVES",
+    "RERANKER",
+    "RETIRED",
+    "Recipe",
+    "answered",
+    "build_triplets",
+    "convert",
+    "coverage",
+    "enough",
+    "everyday",
+    "false_negatives",
+    "finetune_encoder",
+    "finetune_late_interaction",
+    "finetune_reranker",
+    "leaks",
+    "open_training_set",
+    "read_cohere",
+    "read_parquet",
+    "relatedness",
+    "results",
+    "sample_queries",
+    "see_also",
+    "split_by_passage",
+    "split_rows",
+    "to_dataset",
+    "train_adapter",
+    "training_questions",
+    "tuned_encoder",
+    "validate",
+    "write_cohere",
+    "write_parquet",
+]

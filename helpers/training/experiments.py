@@ -1,0 +1,265 @@
+"""The long experiments behind notebooks 06 and 07: what they compare, their results, and the encoder's trainings.
+
+The results are committed evidence, ``data/results/<name>.csv`` (for another collection or encoder, in the build folder),
+a row a training, scored on dev and never on test. ``make evidence ONLY=learning-curve`` makes one anew, or goes on.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from helpers.collection.collection import Collection
+from helpers.evaluation.choosing import DEV_PASSAGES, DevRetrieval, dev_corpus
+from helpers.evaluation.measures import evaluate
+from helpers.models.embed import CachedEmbedder, LocalEmbedder
+from helpers.models.load import PACKAGED, load_encoder, load_late_interaction, model_key
+from helpers.retrieval.first_stages import BM25, Dense
+from helpers.retrieval.rerankers import LateInteraction
+from helpers.store.evidence import RESULTS, Id, Piece, read_table
+from helpers.store.files import WorkbookError, fingerprint
+from helpers.training.recipe import Recipe
+from helpers.training.triplets import NEGATIVES, Triplet, build_triplets
+from helpers.training.tune import RERANKER, TrainingSet, finetune_encoder, open_training_set, sample_queries
+
+SIZES = (0, 125, 250, 500, 1000, None)  # None: all
+SEEDS = (0, 1, 2)  # of the learning curve
+BUDGET = 500  # questions in the comparisons of negatives and of recipes
+UNLIKE = 0.9  # of the positive's score: above it, late interaction takes a negative for a false one
+WHOLE = tuple("ndcg@10 recall@10 recall@100 mrr@10 judged@10".split())  # measured over the whole collection
+
+
+class Trial(NamedTuple):
+    """One training of an experiment: what it is called, how many questions, which negatives, which recipe.
+
+    ``whole``: scored over the whole collection too, as untrained systems are; else on the small dev collection alone,
+    which is enough to compare trainings with each other. ``mined``: how many nearest passages its negatives are among.
+    """
+
+    name: str
+    size: int | None = BUDGET
+    negatives: str = "in-batch"
+    per_query: int = 1
+    margin: float | None = 0.05
+    recipe: Recipe = Recipe()
+    whole: bool = False
+    mined: int = 500
+
+    @property
+    def model(self) -> str:
+        """The name its model is kept under: one for a training that two experiments share, or that is notebook 06's."""
+        if self.size is None and self.recipe == Recipe():
+            return "encoder-tuned"
+        return f"experiment-{fingerprint(repr(self._replace(name='', whole=False)))}"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The columns that it is scored in, the most telling first."""
+        return (WHOLE if self.whole else ()) + (("small dev", "start") if self.size != 0 else ())
+
+
+class Attempt(NamedTuple):
+    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all), kept as ``model``.
+
+    It orders the best ``depth`` passages of the tuned encoder. ``mined``: how many nearest its negatives are among.
+    """
+
+    name: str
+    kind: str = "late interaction"
+    start: str = "tuned encoder"
+    questions: int = RERANKER.questions
+    negatives: str = "encoder-hard"
+    per_query: int = RERANKER.negatives
+    recipe: Recipe = RERANKER.recipe
+    model: str = "attempt"
+    depth: int = 50
+    mined: int = 200
+
+
+def learning_curve() -> Iterator[Trial]:
+    """More and more questions; the seeds draw the questions too, and of all of them there is nothing to draw."""
+    for seed in SEEDS:
+        for size in SIZES if seed == 0 else (125, 250, 500, 1000):
+            yield Trial("all" if size is None else str(size), size, recipe=Recipe(seed=seed), whole=True)
+
+
+def negatives() -> Iterator[Trial]:
+    """The kinds of negatives of notebook 05, with the same questions and the same number of epochs."""
+    for kind in NEGATIVES:
+        yield Trial(kind, negatives=kind)
+
+
+def recipes() -> Iterator[Trial]:
+    """One change at a time to the default recipe."""
+    changes: dict[str, dict] = {
+        "default": {},
+        "learning rate 5e-5": {"learning_rate": 5e-5},
+        "learning rate 2e-4": {"learning_rate": 2e-4},
+        "one width": {"dimensions": ()},
+    }
+    for name, change in changes.items():
+        yield Trial(name, recipe=replace(Recipe(), **change))
+    yield Trial("2 hard negatives a question", negatives="encoder-hard", per_query=2)
+    yield Trial("all questions", None, whole=True)
+    yield Trial("all questions, learning rate 2e-4", None, recipe=Recipe(learning_rate=2e-4), whole=True)
+
+
+def rerankers() -> Iterator[Attempt]:
+    """What was tried as a second stage, the cheapest first."""
+    recipe = RERANKER.recipe
+    cross = replace(recipe, batch_size=8)
+    yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
+    yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
+    yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
+    yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
+
+
+TRAININGS: dict[str, Callable[[], Iterator[Trial]]] = {
+    "learning-curve": learning_curve,
+    "negatives": negatives,
+    "recipes": recipes,
+}
+EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, "rerankers": rerankers}
+
+
+def shared_key(collection: Collection) -> str:
+    """A fingerprint of what every row depends on: the encoder's weights and all texts. It takes no encoding."""
+    data = open_training_set(collection)
+    texts = [collection.corpus, data.queries, data.positives, data.dev, data.dev_qrels]
+    return fingerprint(model_key(load_encoder()), *texts, DEV_PASSAGES, UNLIKE)
+
+
+def keys(name: str, shared: str) -> dict[Id, str]:
+    """{(name, seed): key} of an experiment's rows; rerankers depend on the default recipe too, by the tuned encoder."""
+    found = {}
+    for trial in EXPERIMENTS[name]():
+        first_stage = [repr(Recipe())] if isinstance(trial, Attempt) else []
+        found[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
+    return found
+
+
+def log_file(name: str, collection: Collection) -> Path:
+    """Where a table is: committed for the default collection and the packaged encoder, else in the build folder."""
+    default = collection.name == "pydocs" and os.environ.get("ENCODER_MODEL", "") in ("", PACKAGED)
+    return (RESULTS if default else collection.build / "results") / f"{name}.csv"
+
+
+def command(name: str, collection: Collection) -> str:
+    """What makes an experiment's table on this collection."""
+    own = f"COLLECTION={shlex.quote(os.environ.get('COLLECTION') or '…')} " if collection.name != "pydocs" else ""
+    return f"make evidence {own}ONLY={name}"
+
+
+def table(name: str, collection: Collection) -> pd.DataFrame:
+    """An experiment's table on this collection, empty when it was not run; raises WorkbookError as ``read_table``."""
+    if name not in EXPERIMENTS:
+        raise WorkbookError(f"There is no experiment {name!r}: name one of {', '.join(EXPERIMENTS)}.")
+    file = log_file(name, collection)
+    if not file.is_file():
+        return pd.DataFrame()
+    return read_table(file, keys(name, shared_key(collection)), command(name, collection))
+
+
+def results(name: str, collection: Collection) -> pd.DataFrame:
+    """The table for a notebook: empty, after a sentence in print, where it was not made or may not be shown."""
+    try:
+        found = table(name, collection)
+    except WorkbookError as error:
+        print(f"Refused: {error}")
+        return pd.DataFrame()
+    if found.empty:
+        print(f"Skipped: `{command(name, collection)}` makes this evidence for {collection.name}.")
+    return found
+
+
+class Bench:
+    """What all trials of a collection share: questions, dev set, base vectors, and the scores before any training."""
+
+    def __init__(self, collection: Collection):
+        self.collection = collection
+        self.set: TrainingSet = open_training_set(collection)
+        self.tables = collection.build / "lancedb"
+        self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
+        self.bm25 = BM25("bm25s").index(collection.corpus)
+        small = dev_corpus(collection.corpus, self.set.dev_qrels, self.base.retrieve(self.set.dev))
+        self.dev = DevRetrieval(self.set.dev, self.set.dev_qrels, small)
+        self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
+
+    def triplets(self, trial: Trial) -> list[Triplet]:
+        """The rows of a trial; the recipe's seed draws its questions."""
+        queries, positives = sample_queries(self.set, trial.size, trial.recipe.seed)
+        return build_triplets(
+            self.collection.corpus,
+            queries,
+            positives,
+            trial.negatives,
+            n=trial.per_query,
+            seed=trial.recipe.seed,
+            bm25=self.bm25,
+            embedder=CachedEmbedder(self.base.embedder, self.tables),
+            margin=trial.margin,
+            depth=trial.mined,
+            keep=keep_unlike(self.collection, queries, positives) if trial.negatives == "filtered" else None,
+        )
+
+    def run(self, trial: Trial) -> dict:
+        """Train and score one trial on dev; the columns of its row."""
+        record, found = {}, self.base.retrieve(self.set.dev)
+        if trial.size != 0:
+            rows = self.triplets(trial)
+            trained = finetune_encoder(self.collection, rows, self.dev, load_encoder(), trial.recipe, trial.model)
+            record = trained.record
+            found = self.whole.retrieve(trained.model, 100) if trial.whole else {}
+        row = {
+            "name": trial.name,
+            "seed": trial.recipe.seed,
+            "rows": record.get("rows", 0),
+            "step": record.get("step", 0),
+            "questions": len(self.set.queries) if trial.size is None else trial.size,
+        }
+        row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
+        scores = evaluate(self.set.dev_qrels, found) if found else {}
+        row |= {measure: scores[measure] for measure in WHOLE if scores}
+        row = {column: round(value, 5) if isinstance(value, float) else value for column, value in row.items()}
+        return row | {"seconds": round(record.get("seconds", 0))}
+
+
+def keep_unlike(collection: Collection, queries, positives):
+    """The judge of notebook 05: a negative is kept when late interaction scores it below ``UNLIKE`` × the positive."""
+    late = LateInteraction(load_late_interaction(), collection.build / "lancedb")
+    answer = {queries[q]: collection.corpus[max(docs, key=docs.get)] for q, docs in positives.items()}
+
+    def keep(query: str, passages: Sequence[str]) -> list[bool]:
+        scores = late.score(query, [answer[query], *passages])
+        return (scores[1:] < UNLIKE * scores[0]).tolist()
+
+    return keep
+
+
+def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
+    """Whether a model of this name was trained by this recipe before, so that it is only loaded."""
+    try:
+        record = json.loads((collection.build / "models" / model / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return record.get("recipe") == json.loads(json.dumps(asdict(recipe)))
+
+
+def pieces(collection: Collection, shared: str, bench: Callable[[], Bench]) -> list[Piece]:
+    """The rows of the encoder's trainings; ``bench`` is called when one of them is made, not before."""
+    ready = is_trained(collection, "encoder-tuned", Recipe())
+    found = []
+    for table, trials in TRAININGS.items():
+        for trial, ((name, seed), key) in zip(trials(), keys(table, shared).items(), strict=True):
+            few = trial.size is not None and trial.size <= BUDGET
+            quick = few or (ready and trial.model == "encoder-tuned")
+            tolerance = 0.03 if trial.size != 0 else 0.002  # what is trained differs more from machine to machine
+            found.append(
+                Piece(table, name, seed, key, lambda trial=trial: bench().run(trial), trial.measured, tolerance, quick)
+            )
+    return found

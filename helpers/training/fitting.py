@@ -1,0 +1,276 @@
+"""One training: checkpoints chosen on dev, early stopping, a record of the run; what was cut off goes on, what was done is loaded."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from sentence_transformers import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+)
+from sentence_transformers.base.evaluation import BaseEvaluator
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+
+from helpers.collection.collection import Collection
+from helpers.models.load import load_trained, model_key, quiet_files
+from helpers.store.files import WorkbookError, fingerprint, write_text
+from helpers.store.progress import progress
+from helpers.training.losses import SAMPLERS, check_loss, loss_for
+from helpers.training.recipe import Model, Recipe, mixed, prepared
+
+CARD = """---
+library_name: sentence-transformers
+tags: [sentence-transformers]
+---
+# {name}
+
+Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). The checkpoint was chosen by {metric} on items that
+were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). It is meant for this collection; it was not tested on others.
+
+    from sentence_transformers import {kind}
+    model = {kind}("{name}")
+
+Everything that went into it is in `run.json`.
+"""
+
+
+def said(metric: str) -> str:
+    """A metric's name for people: dev_ndcg@10 is "dev nDCG@10"."""
+    return metric.replace("_", " ").replace("ndcg", "nDCG").replace("auc", "AUC")
+
+
+def model_card(record: dict, kind: str, base: str) -> str:
+    """The text of README.md beside the weights; ``record`` is run.json's, ``base`` the name or folder of what was tuned."""
+    dev = record["dev"]
+    steps = dev["curve"][-1]["step"] if dev["curve"] else 0
+    more = {"kind": kind, "base": base.split("/")[-1], "start": dev["start"], "best": dev["best"], "steps": steps}
+    return CARD.format(**record | more)
+
+
+TRAINERS = {
+    CrossEncoder: CrossEncoderTrainer,
+    MultiVectorEncoder: MultiVectorEncoderTrainer,
+    SentenceTransformer: SentenceTransformerTrainer,
+}
+
+
+@dataclass
+class Trained:
+    """A tuned model, its folder, what its run.json says, and whether it was loaded instead of trained."""
+
+    model: Any
+    folder: Path
+    record: dict
+    loaded: bool = False
+
+
+class _Bar(TrainerCallback):
+    """Steps, the remaining time, and the last answer of dev."""
+
+    def __init__(self, name: str, metric: str):
+        self.name, self.metric = name, metric
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = progress(state.max_steps, f"Training {self.name}", "step", done=state.global_step)
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, args, state, control, metrics, **_):
+        self.bar.set_postfix_str(f"{said(self.metric)} {metrics[f'eval_{self.metric}']:.3f}")
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
+def training_key(
+    model: Model, dataset: Dataset, recipe: Recipe, evaluator: BaseEvaluator, loss: str = "ranking"
+) -> str:
+    """Changes whenever another training is asked for; the ``key`` of a training's record."""
+    other = [] if loss == "ranking" else [loss]
+    return fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
+
+
+def fit(
+    collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, loss: str = "ranking"
+) -> Trained:  # fmt: skip
+    """Train a copy of nothing: ``model`` itself is tuned on the rows and kept as ``build/<collection>/models/<name>``.
+
+    ``evaluator`` answers {its ``primary_metric``: a number on dev, higher is better}; the best of the start and all checkpoints is kept, so a training
+    that does not help gives the base model back (``record["step"]`` is 0 then). ``loss``: see ``losses.loss_for``.
+
+    The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.
+    Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
+    """
+    check_loss(loss)
+    key = training_key(model, dataset, recipe, evaluator, loss)
+    folder = collection.build / "models" / name
+    record = _read(folder / "run.json")
+    if record.get("key") == key:
+        return Trained(load_trained(folder, type(model)), folder, record, loaded=True)
+    work = folder.with_name(f"{name}.part")
+    if _read(work / "begun.json").get("key") != key:
+        shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        _check_space(work, model)
+        base = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        begun = _read(work / "begun.json") or {"key": key, "start": evaluator(model)[evaluator.primary_metric]}
+        write_text(work / "begun.json", json.dumps(begun))
+        curve, seconds, best, step = _train(work, name, model, dataset, evaluator, recipe, begun["start"], loss)
+        if step == 0:
+            model.load_state_dict(base)
+        weight, best = _average(model, base, evaluator, recipe, best) if step else (0.0, best)
+        record = {
+            "key": key, "name": name, "collection": collection.name, "data": fingerprint(dataset.to_dict()), "rows": len(dataset),
+            "columns": dataset.column_names, "recipe": asdict(recipe), "loss": loss, "metric": said(evaluator.primary_metric), "dev": {"start": begun["start"], "best": best, "curve": curve},
+            "step": step, "weight": weight, "seconds": round(seconds, 1), "peak_mib": _peak_mib(), "device": str(model.device),
+            "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "datasets")},
+            "python": platform.python_version(),
+        }  # fmt: skip
+        _keep(work, folder, model, record)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's word for a failed write
+            raise
+        raise WorkbookError(
+            f"Cannot store the training of {name} under {work.parent} ({str(error)[:120]}): free some space and run again; it "
+            "goes on at the last checkpoint that is whole."
+        ) from error
+    return Trained(model, folder, record)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_space(work: Path, model: Model) -> None:
+    """Three checkpoints with the optimizer's two numbers a weight, and the model itself."""
+    needed = sum(p.numel() for p in model.parameters()) * 4 * (3 * 3 + 1)
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise WorkbookError(
+            f"The checkpoints need about {needed / 2**20:,.0f} MiB and {work.parent} has {free / 2**20:,.0f} MiB free: free "
+            "some space or set WORKBOOK_BUILD to a folder on another disk."
+        )
+
+
+def _train(
+    work: Path, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, start: float, loss: str
+) -> tuple[list[dict], float, float, int]:  # fmt: skip
+    """(dev curve, seconds, best dev value, its step): the model holds the best checkpoint's weights, unless step is 0."""
+    trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
+    metric = evaluator.primary_metric
+    model.model_card_data.set_widget_examples = lambda dataset: None  # our card shows none, and the search has a bar
+    steps = max(recipe.fewest_steps, round(recipe.epochs * len(dataset) / recipe.batch_size))
+    every = max(1, steps // recipe.evaluations)
+    arguments = trainer_class.training_args_class(
+        output_dir=str(work), max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup, lr_scheduler_type="cosine", weight_decay=recipe.weight_decay, seed=recipe.seed, data_seed=recipe.seed,
+        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
+        metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=False, restore_callback_states_from_checkpoint=True, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}), **_prompts(model, dataset.column_names),
+    )  # fmt: skip
+    trainer = trainer_class(
+        model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions, loss), evaluator=evaluator,
+        callbacks=[_Bar(name, metric), EarlyStoppingCallback(recipe.patience)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    spent, began = _read(work / "spent.json").get("seconds", 0.0), time.perf_counter()
+    trainer.add_callback(_Clock(lambda: write_text(work / "spent.json", json.dumps({"seconds": clock()}))))
+
+    def clock() -> float:
+        return spent + time.perf_counter() - began
+
+    with prepared(model, recipe), quiet_files():
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(work))
+    curve = [
+        {"step": log["step"], "epoch": round(log["epoch"], 3), "dev": log[f"eval_{metric}"]}
+        for log in trainer.state.log_history
+        if f"eval_{metric}" in log
+    ]
+    best = max(curve, key=lambda point: point["dev"], default={"dev": start, "step": 0})
+    return curve, clock(), max(start, best["dev"]), best["step"] if best["dev"] > start else 0
+
+
+def _prompts(model: Model, columns: list[str]) -> dict[str, dict[str, str]]:
+    """The trainer's setting by which each column is read with the model's own prompt: the first as a query, the rest as passages."""
+    known = {} if isinstance(model, CrossEncoder | MultiVectorEncoder) else dict(model.prompts or {})
+    passage = known.get("document") or known.get("passage")
+    chosen = {column: passage if i else known.get("query") for i, column in enumerate(columns) if column != "label"}
+    return {"prompts": {column: prompt for column, prompt in chosen.items() if prompt}} if any(chosen.values()) else {}
+
+
+def _last_whole_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written to its end; its state is written last. Broken ones are removed."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        if _read(folder / "trainer_state.json"):
+            return str(folder)
+        shutil.rmtree(folder)
+    return None
+
+
+class _Clock(TrainerCallback):
+    """Calls back whenever a checkpoint was written."""
+
+    def __init__(self, call: Callable[[], None]):
+        self.call = call
+
+    def on_save(self, args, state, control, **_):
+        self.call()
+
+
+def _average(
+    model: Model, base: dict[str, torch.Tensor], evaluator: BaseEvaluator, recipe: Recipe, best: float
+) -> tuple[float, float]:
+    """(share of the tuned weights, dev value): the average with the base model that dev likes best; the model holds it then."""
+    tuned = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    chosen = 1.0
+    for share in (w for w in recipe.weights if w != 1.0):
+        model.load_state_dict(mixed(tuned, base, share))
+        value = evaluator(model)[evaluator.primary_metric]
+        if value > best:
+            chosen, best = share, value
+    model.load_state_dict(mixed(tuned, base, chosen))
+    return chosen, best
+
+
+def _peak_mib() -> int:
+    """The most memory that this process has held so far, in MiB; on a GPU, the most of the GPU's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    if os.name != "posix":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def _keep(work: Path, folder: Path, model: Model, record: dict) -> None:
+    """Write model, record and card beside the checkpoints, then put them in the folder's place in one step."""
+    ready = work / "ready"
+    with quiet_files():
+        model.save_pretrained(str(ready), create_model_card=False)
+    write_text(ready / "README.md", model_card(record, type(model).__name__, model[0].model.name_or_path))
+    write_text(ready / "run.json", json.dumps(record, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    ready.replace(folder)
+    shutil.rmtree(work, ignore_errors=True)

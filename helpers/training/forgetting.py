@@ -1,0 +1,71 @@
+"""What tuning may have cost: relatedness of passages by their own links, and questions of everyday life."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from helpers.collection.readers import read_jsonl
+from helpers.evaluation.measures import per_query
+from helpers.models.embed import Embedder
+from helpers.retrieval.first_stages import nearest
+from helpers.store.files import DATA, WorkbookError
+
+Texts = dict[str, str]
+_SEE_ALSO = re.compile(r"^See Also[ \t]*\n-+[ \t]*\n(.*?)(?=\n\S[^\n]*\n-{3,}|\Z)", re.S | re.M)
+_ROLE = re.compile(r"(?::py)?:\w+:`~?([\w.]+)`")
+_COLON = re.compile(r"\s*:(?=\s|$)")  # between the names of a line and what they do
+
+
+def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """{doc: {doc that its page names under "See Also": 1}} for reference pages in numpydoc's form; {} where there are none.
+
+    A short name is looked up beside the page (``numpy.cumsum`` for ``cumsum`` on ``numpy.sum``), then further up.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for doc, page in pages.items():
+        section = _SEE_ALSO.search(page)
+        if doc not in corpus or section is None:
+            continue
+        lines = [_ROLE.sub(r"\1", line) for line in section[1].splitlines() if line and not line[0].isspace()]
+        heads = [_COLON.split(line, maxsplit=1)[0] for line in lines if not line.startswith("..")]
+        names = [name for head in heads for name in re.split(r"[,\s]+", head) if name]
+        linked = {target for name in names if (target := _resolved(name, doc, corpus)) and target != doc}
+        if linked:
+            found[doc] = dict.fromkeys(sorted(linked), 1)
+    return found
+
+
+def _resolved(name: str, page: str, corpus: Mapping[str, str]) -> str | None:
+    name, parts = name.strip("`,.").removesuffix("()"), page.split(".")
+    candidates = [name, *(f"{'.'.join(parts[:i])}.{name}" for i in range(len(parts) - 1, 0, -1))]
+    return next((candidate for candidate in candidates if candidate in corpus), None)
+
+
+def relatedness(embedder: Embedder, corpus: Mapping[str, str], links: Mapping[str, Mapping[str, int]]) -> np.ndarray:
+    """nDCG@10 of each linked passage, in the order of ``links``: are those that its page names its nearest neighbours?"""
+    ids = sorted(corpus)
+    vectors = embedder.embed([corpus[d] for d in ids], "document")
+    place = {d: i for i, d in enumerate(ids)}
+    run = nearest(dict.fromkeys(links, ""), vectors[[place[d] for d in links]], ids, vectors, 11)
+    run = {doc: {d: s for d, s in docs.items() if d != doc} for doc, docs in run.items()}
+    return per_query(links, run).loc[list(links), "ndcg@10"].to_numpy()
+
+
+def everyday() -> tuple[Texts, Texts, dict[str, dict[str, int]]]:
+    """(corpus, queries, qrels) of ordinary questions, each with one right passage; written for the course by a language model."""
+    path = DATA / "everyday" / "pairs.jsonl"
+    if not path.is_file():
+        raise WorkbookError(f"{path} is missing: fetch the workbook anew.")
+    rows = [row for _, row in read_jsonl(path)]
+    corpus = {f"a-{row['_id']}": row["answer"] for row in rows}
+    queries = {f"q-{row['_id']}": row["question"] for row in rows}
+    return corpus, queries, {f"q-{row['_id']}": {f"a-{row['_id']}": 1} for row in rows}
+
+
+def answered(embedder: Embedder, corpus: Mapping[str, str], queries: Mapping[str, str], qrels) -> np.ndarray:
+    """nDCG@10 of each query by exact search, in the order of the queries."""
+    ids = sorted(corpus)
+    passages = embedder.embed([corpus[d] for d in ids], "document")
+    run = nearest(queries, embedder.embed(list(queries.values()), "query"), ids, passages, 10)
+    return per_query(qrels, run).loc[list(queries), "ndcg@10"].to_numpy()

@@ -1,0 +1,199 @@
+"""Fine-tune an encoder, a late-interaction model or a cross-encoder on triplets; dev chooses the checkpoint."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+
+from helpers.collection.collection import Collection
+from helpers.collection.repeats import Repeats
+from helpers.collection.text import same
+from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
+from helpers.labels.gates import open_questions
+from helpers.labels.questions import Question, as_queries, shipped_questions
+from helpers.models.load import load_encoder
+from helpers.retrieval.first_stages import Dense
+from helpers.store.files import WorkbookError
+from helpers.training.export import to_dataset
+from helpers.training.fitting import Trained, fit
+from helpers.training.recipe import Recipe
+from helpers.training.splits import COLLECT_BELOW, split_by_passage
+from helpers.training.triplets import Triplet, build_triplets
+
+FEWEST = 32  # different queries: below this a batch has too few passages to tell apart
+DEV_PASSAGES = (
+    500  # passages that dev is asked over while training; the whole collection would take as long as the training
+)
+
+
+class RerankerPlan(NamedTuple):
+    """How many questions a reranker is trained on, with how many hard negatives each, and how."""
+
+    questions: int
+    negatives: int
+    recipe: Recipe
+
+
+RERANKER = RerankerPlan(800, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5))
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What to train on and what to choose by: queries and qrels of each, and a sentence that says where they come from."""
+
+    queries: dict[str, str]
+    positives: dict[str, dict[str, int]]
+    dev: dict[str, str]
+    dev_qrels: dict[str, dict[str, int]]
+    source: str
+
+
+def training_set(collection: Collection, questions: Sequence[Question], held_out: float = 0.25) -> TrainingSet:
+    """Train on the questions and the train split, choose by the dev split; without one, by a part of the questions.
+
+    That part (``held_out``) shares no query and no passage with the rest. Test is never trained on: a query that repeats one of dev or
+    test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when there is nothing to train on.
+    """
+    queries, positives = as_queries(questions)
+    sources = [f"{len(queries):,} synthetic questions"] if queries else []
+    if "train" in collection.qrels:
+        train, qrels = collection.split("train")
+        queries, positives = queries | train, positives | qrels
+        sources.append(f"{len(train):,} train queries")
+    measured = [split for split in ("dev", "test") if split in collection.qrels]
+    repeats = Repeats(text for split in measured for text in collection.split(split)[0].values())
+    repeated = {q for q in positives if repeats(queries[q])}
+    positives = {q: docs for q, docs in positives.items() if q not in repeated}
+    queries = {q: text for q, text in queries.items() if q not in repeated}
+    if not positives:
+        raise WorkbookError(
+            f"The collection {collection.name} has neither questions nor a train split: make questions with notebook 03."
+        )
+    said = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
+    if "dev" in collection.qrels:
+        dev, dev_qrels = collection.split("dev")
+        return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {said}; {len(dev)} dev queries choose.")
+    pairs = build_triplets(collection.corpus, queries, positives, "in-batch")
+    if len(pairs) < 2:
+        raise WorkbookError(
+            f"{said} are too few to train on and to choose by: make more with notebook 03, or add qrels/train.tsv and "
+            "qrels/dev.tsv."
+        )
+    kept, held = split_by_passage(pairs, held_out, corpus=collection.corpus)
+    parts = []
+    for part in (kept, held):
+        chosen = {t.query_id for t in part}
+        parts += [{q: queries[q] for q in chosen}, {q: positives[q] for q in chosen}]
+    return TrainingSet(
+        *(dict(sorted(part.items())) for part in parts),
+        f"Training on {len(parts[0]):,} of {said}; there is no dev split, so the other {len(parts[2]):,}, on other passages, choose.",
+    )
+
+
+def training_questions(collection: Collection) -> list[Question]:
+    """The questions that are trained on beside the train split: shipped ones, else made ones if it has fewer than 100 queries."""
+    enough = len(collection.qrels.get("train", {})) >= COLLECT_BELOW
+    return shipped_questions(collection) if enough else open_questions(collection)
+
+
+def open_training_set(collection: Collection) -> TrainingSet:
+    """The collection's training set, the same whichever notebook asks first: its train split and its ``training_questions``."""
+    return training_set(collection, training_questions(collection))
+
+
+def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Trained:
+    """The encoder of notebook 06, by the default recipe: loaded where it was trained already, else trained now.
+
+    ``base`` is the untrained encoder's retriever, indexed. Raises WorkbookError as ``finetune_encoder`` does.
+    """
+    pairs = build_triplets(collection.corpus, data.queries, data.positives, "in-batch")
+    small = dev_corpus(collection.corpus, data.dev_qrels, base.retrieve(data.dev))
+    dev = DevRetrieval(data.dev, data.dev_qrels, small)
+    return finetune_encoder(collection, pairs, dev, load_encoder(), name="encoder-tuned")
+
+
+def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """The queries and positives of ``size`` queries drawn by ``seed``, of two sizes the smaller within the larger; None for all."""
+    if size is None:
+        return dict(data.queries), dict(data.positives)
+    order = np.random.default_rng(seed).permutation(sorted(data.positives))[:size].tolist()
+    return {q: data.queries[q] for q in order}, {q: data.positives[q] for q in order}
+
+
+def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> None:
+    """Raises WorkbookError, in one sentence, for what would teach nothing or the opposite."""
+    for t in triplets:
+        if not t.query.strip():
+            raise WorkbookError(f"The text of query {t.query_id!r} is empty: write it or drop its triplets.")
+        if not t.positive_id or not corpus.get(t.positive_id, "").strip():
+            what = (
+                "has no positive"
+                if not t.positive_id
+                else f"has the positive {t.positive_id!r}, which is empty or missing"
+            )
+            raise WorkbookError(f"Query {t.query_id!r} {what}: give it a passage of the collection or drop it.")
+        lost = next((d for d in t.negative_ids if not corpus.get(d, "").strip()), None)
+        if lost is not None:
+            raise WorkbookError(f"The negative {lost!r} of query {t.query_id!r} is empty or missing: drop it.")
+    right = Counter((same(t.query), same(corpus[t.positive_id])) for t in triplets)
+    for t in triplets:
+        wrong = next((d for d in t.negative_ids if (same(t.query), same(corpus[d])) in right), None)
+        if wrong is not None:
+            raise WorkbookError(
+                f"{wrong!r} is a negative of query {t.query_id!r} and a positive of the same words: keep one of the two."
+            )
+    found = len({same(t.query) for t in triplets})
+    if found < FEWEST:
+        raise WorkbookError(
+            f"{found} different queries are too few to tune a model (at least {FEWEST}; from about {COLLECT_BELOW} on it may help, "
+            "500 to 1,000 usually do): make questions with notebook 03, or add judged queries as qrels/train.tsv."
+        )
+
+
+def finetune_encoder(
+    collection: Collection,
+    triplets: Sequence[Triplet],
+    dev: DevRetrieval,
+    base: SentenceTransformer,
+    recipe: Recipe | None = None,
+    name: str = "encoder",
+) -> Trained:
+    """Tune a bi-encoder with in-batch and, where the triplets have them, mined negatives.
+
+    ``base`` is changed; its best checkpoint by ``dev`` is kept under ``build/<collection>/models/<name>``. Rows have as many
+    negatives as the triplet with the most; triplets with fewer are left out, unless none has any.
+    """
+    check_triplets(triplets, collection.corpus)
+    form = "tuples" if any(t.negative_ids for t in triplets) else "pairs"
+    return fit(collection, name, base, to_dataset(triplets, collection.corpus, form), dev, recipe or Recipe())
+
+
+def finetune_late_interaction(
+    collection: Collection,
+    triplets: Sequence[Triplet],
+    dev: DevReranking,
+    base: MultiVectorEncoder,
+    recipe: Recipe | None = None,
+    name: str = "late-interaction",
+) -> Trained:
+    """Tune a late-interaction model; the same rows and choices as ``finetune_encoder``, scored by MaxSim."""
+    check_triplets(triplets, collection.corpus)
+    form = "tuples" if any(t.negative_ids for t in triplets) else "pairs"
+    return fit(collection, name, base, to_dataset(triplets, collection.corpus, form), dev, recipe or Recipe())
+
+
+def finetune_reranker(
+    collection: Collection,
+    triplets: Sequence[Triplet],
+    dev: DevReranking,
+    base: CrossEncoder,
+    recipe: Recipe | None = None,
+    name: str = "cross-encoder",
+) -> Trained:
+    """Tune a cross-encoder listwise: of each query's passages, its positive is to score highest. Needs mined negatives."""
+    check_triplets(triplets, collection.corpus)
+    rows = to_dataset(triplets, collection.corpus, "labelled lists")
+    return fit(collection, name, base, rows, dev, recipe or Recipe(batch_size=8))
