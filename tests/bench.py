@@ -62,7 +62,8 @@ def bench_encoding(texts: list[str]) -> None:
     a, b, ratio = paired(lambda: plain.encode(texts, show_progress_bar=False), lambda: encode(encoder, texts))
     same = np.allclose(plain.encode(texts[:200]), np.array(encode(encoder, texts[:200])), atol=1e-5)
     print(
-        f"encoding {len(texts)} passages: plain {a:.1f} s, ours {b:.1f} s, ours is {ratio:.2f} times as fast (same vectors: {same})"
+        f"encoding {len(texts)} passages: plain {a:.1f} s, ours {b:.1f} s, "
+        f"ours is {ratio:.2f} times as fast (same vectors: {same})"
     )
 
 
@@ -70,16 +71,25 @@ def train(model: SentenceTransformer, rows: Dataset, loss: torch.nn.Module) -> N
     """One epoch of the library's trainer in batches of 64 without duplicates; nothing is evaluated or saved."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
-            folder, num_train_epochs=1, per_device_train_batch_size=64, batch_sampler="no_duplicates", save_strategy="no",
-            logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
-        )  # fmt: skip
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=64,
+            batch_sampler="no_duplicates",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
         trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
 
 def bench_training(collection: Collection, questions: int = 128) -> None:
-    """The same rows by a plain ``SentenceTransformerTrainer`` call, and with the course's loss and recipe; then a dev evaluation."""
+    """The same rows by a plain ``SentenceTransformerTrainer`` call, and with the course's loss and recipe;
+    then a dev evaluation.
+    """
     data = open_training_set(collection)
     queries, positives = sample_queries(data, questions, seed=0)
     for form, kind in (("pairs", "in-batch"), ("tuples", "random")):
@@ -95,7 +105,10 @@ def bench_training(collection: Collection, questions: int = 128) -> None:
                 train(model, rows, loss_for(model, Recipe().scale, Recipe().dimensions))
 
         a, b, ratio = paired(plain, ours, rounds=2)
-        print(f"training on {len(rows)} {form}: plain {len(rows) / a:.1f} rows/s, ours {len(rows) / b:.1f} rows/s, ours is {ratio:.2f} times as fast")  # fmt: skip
+        print(
+            f"training on {len(rows)} {form}: plain {len(rows) / a:.1f} rows/s, ours {len(rows) / b:.1f} rows/s, "
+            f"ours is {ratio:.2f} times as fast"
+        )
     encoder = load_encoder()
     run = {q: dict.fromkeys(docs, 1.0) for q, docs in data.dev_qrels.items()}
     dev = DevRetrieval(data.dev, data.dev_qrels, dev_corpus(collection.corpus, data.dev_qrels, run))
@@ -113,7 +126,10 @@ def bench_rerankers(collection: Collection, depth: int = 20, queries: int = 10) 
     warm = seconds(lambda: late.rerank(some, first, collection.corpus, depth))
     cross = CrossEncoderReranker(pair_encoder(load_encoder()))
     pairwise = seconds(lambda: cross.rerank(some, first, collection.corpus, depth))
-    print(f"reranking, pairs/s: late interaction {pairs / cold:.0f} at first, {pairs / warm:.0f} with known passages, cross-encoder {pairs / pairwise:.0f}")  # fmt: skip
+    print(
+        f"reranking, pairs/s: late interaction {pairs / cold:.0f} at first, {pairs / warm:.0f} with known passages, "
+        f"cross-encoder {pairs / pairwise:.0f}"
+    )
 
 
 def synthetic(texts: list[str], n: int, rng: np.random.Generator) -> list[str]:

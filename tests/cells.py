@@ -1,4 +1,7 @@
-"""Notebooks in this process: their cells in one namespace, so that a collection of one's own takes seconds beside the libraries' start."""
+"""Notebooks in this process: their cells in one namespace.
+
+So a collection of one's own takes seconds beside the libraries' start.
+"""
 
 import contextlib
 import io

@@ -51,7 +51,10 @@ def failure(status: int, body: str | None = None, content_type: str = "applicati
 
 
 def tiny_encoder(folder):
-    """An encoder of the packaged one's kind and vocabulary with two layers of width 32 and random weights, stored in ``folder``."""
+    """An encoder of the packaged one's kind and vocabulary, stored in ``folder``.
+
+    It has two layers of width 32 and random weights.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize, Transformer

@@ -48,8 +48,8 @@ def test_a_rotation_is_undone_and_queries_that_were_not_trained_on_find_their_pa
     assert len(curve) == 81
     assert curve[0] < 0.1
     assert max(curve) > 0.99
-    # The inverse of a rotation is its transpose. A query need only be nearer to its own passage than to the others, so the
-    # matrix points that way without being it: the cosine between the two, at first 0.03, is 0.73.
+    # The inverse of a rotation is its transpose. A query need only be nearer to its own passage than to the others, so
+    # the matrix points that way without being it: the cosine between the two, at first 0.03, is 0.73.
     inverse = unit(ROTATION.T.ravel())
     assert unit(np.eye(WIDTH).ravel()) @ inverse < 0.1
     assert unit(matrix.ravel()) @ inverse > 0.7
@@ -148,7 +148,13 @@ def test_an_adapters_index_is_the_embedders_own_and_no_passage_is_embedded_again
     adapted = Dense(AdaptedEmbedder(embedder, matrix, "adapted"), tmp_path).index(corpus)
     assert len(embedder.embedded) == asked
     assert adapted.table.name == plain.table.name
-    by_hand = nearest({"q": ""}, adapted.embedder.embed(["tea"], "query"), list(corpus), embedder.embed(list(corpus.values()), "document"), 3)  # fmt: skip
+    by_hand = nearest(
+        {"q": ""},
+        adapted.embedder.embed(["tea"], "query"),
+        list(corpus),
+        embedder.embed(list(corpus.values()), "document"),
+        3,
+    )
     assert adapted.retrieve({"q": "tea"}, 3)["q"] == pytest.approx(by_hand["q"], abs=1e-6)
 
 
@@ -203,7 +209,8 @@ def test_a_dot_product_of_binary_vectors_is_one_minus_twice_the_share_of_differe
 
 def test_int8_is_the_middle_of_one_of_256_steps_by_hand():
     # Both dimensions run from 0 to 1, so a step is 1/255. 7/25 · 255 = 71.4 lies in step 71, whose middle is 71.5;
-    # 24/25 · 255 = 244.8 in step 244, whose middle is 244.5; 3/5 · 255 = 153 is an edge, half a step from either middle.
+    # 24/25 · 255 = 244.8 in step 244, whose middle is 244.5; 3/5 · 255 = 153 is an edge, half a step from either
+    # middle.
     found = compressed(np.array([[1, 0], [0, 2], [7, 24], [3, 4]]), 2, "int8") * 255
     np.testing.assert_allclose(found[2], [71.5, 244.5], rtol=1e-5)
     np.testing.assert_allclose(
@@ -304,6 +311,7 @@ def test_another_right_passage_of_a_query_in_the_batch_is_no_negative_of_it(monk
     train_adapter(rows, FakeEmbedder(), texts, ({"q": "one"}, {"q": {"a": 1}}), epochs=1)
     [(scores, position)] = seen
     masked = {(i, j) for i, j in np.argwhere(np.isneginf(scores.numpy())).tolist()}
-    # Columns are a, b, c: the rows of the one query spare each other's passage, that of the other query meets all three.
+    # Columns are a, b, c: the rows of the one query spare each other's passage, that of the other query meets all
+    # three.
     assert masked == {(i, 1 - p) for i, p in enumerate(position.tolist()) if p in (0, 1)}
     assert len(masked) == 2

@@ -1,4 +1,7 @@
-"""The rule of the course: its notebooks run on any collection and in any order, and say in a sentence what they skip."""
+"""The rule of the course: its notebooks run on any collection and in any order.
+
+They say in a sentence what they skip.
+"""
 
 import json
 import re
@@ -42,8 +45,11 @@ def run(order: tuple[str, ...], build: Path, collection: Path, encoder: Path) ->
         patch.setattr("helpers.labels.gates.SAME_COSINE", 2.0)  # to an encoder of random weights all texts are alike
         patch.setattr("helpers.labels.gates.LEAK_COSINE", 2.0)
         for name, value in {
-            "WORKBOOK_BUILD": build, "COLLECTION": collection, "ENCODER_MODEL": encoder, "TQDM_DISABLE": 1
-        }.items():  # fmt: skip
+            "WORKBOOK_BUILD": build,
+            "COLLECTION": collection,
+            "ENCODER_MODEL": encoder,
+            "TQDM_DISABLE": 1,
+        }.items():
             patch.setenv(name, str(value))
         paths = {path.name[:2]: path for path in course()}
         return {number: "".join(Notebook(paths[number]).run_all().values()) for number in order}
@@ -124,8 +130,8 @@ def test_on_documents_alone_what_needs_judgments_is_skipped_and_the_rest_is_done
             "Skipped: without a judged test split there is nothing to compare with.",
         ],
         "04": [
-            "Skipped: calibration needs at least 10 judged dev queries. Judge some by hand first; until then no automatic grade below "
-            "can be trusted.",
+            "Skipped: calibration needs at least 10 judged dev queries. Judge some by hand first; "
+            "until then no automatic grade below can be trusted.",
             "Skipped: without judged dev queries there is nothing to calibrate on.",
         ],
         "05": ["Skipped: without judged dev queries nobody knows which negatives are false. Read fifty."],
@@ -150,10 +156,20 @@ def test_on_judged_queries_all_kinds_of_system_are_on_tests_scoreboard(on_beir):
     assert set(on_test["n_queries"]) == {40}
     assert on_test["ndcg@10"].between(0.05, 1).all()
     assert {
-        "BM25", "encoder", "hybrid (RRF)", "hybrid (weighted)", "encoder → late interaction", "encoder + late interaction",
-        "encoder + adapter", "tuned encoder", "tuned encoder + adapter", "tuned hybrid (weighted)", "tuned, 3 layers frozen",
-        "tuned encoder + late interaction", "tuned encoder + tuned late interaction",
-    } <= set(on_test["system"])  # fmt: skip
+        "BM25",
+        "encoder",
+        "hybrid (RRF)",
+        "hybrid (weighted)",
+        "encoder → late interaction",
+        "encoder + late interaction",
+        "encoder + adapter",
+        "tuned encoder",
+        "tuned encoder + adapter",
+        "tuned hybrid (weighted)",
+        "tuned, 3 layers frozen",
+        "tuned encoder + late interaction",
+        "tuned encoder + tuned late interaction",
+    } <= set(on_test["system"])
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ def by_pair(rates: pd.DataFrame) -> dict[tuple[str, str], tuple]:
 
 
 def test_the_model_by_hand():
-    # 1/4 at rank 4, its root 1/2 with eta 0.5, and 1 without bias; with grades 0, 1, 2 of at most 2 the gains are 0, 1/3, 1
+    # 1/4 at rank 4, its root 1/2 with eta 0.5, and 1 without bias;
+    # with grades 0, 1, 2 of at most 2 the gains are 0, 1/3, 1
     assert examination(4) == 0.25
     assert examination(4, eta=0.5) == 0.5
     assert examination(np.array([1, 2, 5]), eta=0).tolist() == [1, 1, 1]

@@ -300,7 +300,10 @@ def test_undivided_judgments_are_carved(tmp_path, name):
 
 
 def test_a_folder_of_documents_is_chunked(tmp_path):
-    html = "<html><style>p {}</style><nav>menu</nav><h2>Head <i>line</i></h2><p>html text</p><script>code()</script></html>"
+    html = (
+        "<html><style>p {}</style><nav>menu</nav>"
+        "<h2>Head <i>line</i></h2><p>html text</p><script>code()</script></html>"
+    )
     folder = write(
         tmp_path / "mine",
         {

@@ -1,4 +1,6 @@
-"""Running the course: notebooks in order, failures that name the cell, the scoreboard and the report; and the set-up's files."""
+"""Running the course: notebooks in order, failures that name the cell, the scoreboard and the report;
+and the set-up's files.
+"""
 
 import re
 import tomllib
@@ -59,7 +61,9 @@ def test_a_run_executes_into_build_prints_a_line_each_and_writes_the_report(own_
 
 
 def test_a_run_leaves_no_progress_in_the_notebooks(own_course):
-    working = "from helpers.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
+    working = (
+        "from helpers.store.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
+    )
     path = write_notebook(own_course / "notebooks", "00_a.ipynb", working)
     course.run()
     (made,) = (own_course / "build").glob(f"*/notebooks/{path.name}")

@@ -1,4 +1,6 @@
-"""From scores to a decision: the simplest system, what is proven, what more data may bring, and each verdict by scores made by hand."""
+"""From scores to a decision: the simplest system, what is proven, what more data may bring,
+and each verdict by scores made by hand.
+"""
 
 import math
 
@@ -49,7 +51,8 @@ def yes(given: dict) -> tuple[list[str], str]:
 
 
 def test_the_simplest_is_within_one_standard_error_of_the_best():
-    # differences of "second" to "first": 0.1, 0.1, −0.1, 0.1: mean 0.05, sd 0.1, standard error 0.1 / √4 = 0.05: not more than one.
+    # differences of "second" to "first": 0.1, 0.1, −0.1, 0.1: mean 0.05, sd 0.1, standard error 0.1 / √4 = 0.05:
+    # not more than one.
     first = [0.5, 0.5, 0.5, 0.5]
     assert simplest({"first": first, "second": [0.6, 0.6, 0.4, 0.6]}) == "first"
     # 0.1, 0.1, 0.0, 0.1: mean 0.075, sd 0.05, standard error 0.025: the gain is three of them.
@@ -240,9 +243,13 @@ def test_a_surprise_by_the_system_that_the_judgments_come_from_says_so():
 
 
 def test_what_was_measured_points_nowhere_when_test_speaks_against_it():
-    given = facts({"hybrid": ("hybrid", "encoder")}, {"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)}, untrained="hybrid",
-                  dev_scores={"encoder": scores(10), "BM25": scores(20), "hybrid": scores(30)},
-                  test_scores={"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)})  # fmt: skip
+    given = facts(
+        {"hybrid": ("hybrid", "encoder")},
+        {"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)},
+        untrained="hybrid",
+        dev_scores={"encoder": scores(10), "BM25": scores(20), "hybrid": scores(30)},
+        test_scores={"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)},
+    )
     verdicts, chosen = decide(given)
     against = surprises(chosen, given["dev_scores"], given["test_scores"])
     assert [c.system for c in against] == ["BM25"]
@@ -278,8 +285,8 @@ def test_a_comparison_in_words():
 def test_a_caution_where_the_pool_did_not_know_the_chosen_system():
     said = unjudged({"encoder": 1.0, "tuned": 0.92}, "encoder", "tuned")
     assert said == [
-        "92% of the first ten of tuned are judged, 100% of encoder's; what is not judged counts as wrong, so the gain is more likely too "
-        "small than too large."
+        "92% of the first ten of tuned are judged, 100% of encoder's; "
+        "what is not judged counts as wrong, so the gain is more likely too small than too large."
     ]
     assert unjudged({"encoder": 1.0, "tuned": 0.99}, "encoder", "tuned") == []
     assert unjudged({"encoder": 0.12, "tuned": 0.09}, "encoder", "tuned") == []  # one judged passage a query

@@ -1,4 +1,6 @@
-"""Measures and tests of significance against numbers worked out by hand, by enumeration or by another implementation."""
+"""Measures and tests of significance against numbers worked out by hand, by enumeration
+or by another implementation.
+"""
 
 import itertools
 import json

@@ -1,4 +1,7 @@
-"""The checks of the exercises of notebooks 01 and 09: right answers pass with one line, wrong ones fail with one sentence."""
+"""The checks of the exercises of notebooks 01 and 09.
+
+Right answers pass with one line, wrong ones fail with one sentence.
+"""
 
 from collections import Counter, defaultdict
 from itertools import combinations, permutations
@@ -116,7 +119,9 @@ def test_a_right_answer_passes_with_one_line(number, capsys):
     assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize(("number", "wrong"), [(n, w) for n, _, w in WRONG], ids=[f"{n} {what}" for n, what, _ in WRONG])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "wrong"), [(n, w) for n, _, w in WRONG], ids=[f"{n} {what}" for n, what, _ in WRONG]
+)
 def test_a_wrong_answer_fails_with_what_it_gives_and_what_it_is_by_hand(number, wrong, capsys):
     shown = said(number, wrong, capsys)
     assert shown.startswith("Not yet: for ")

@@ -17,7 +17,7 @@ from helpers.store import files as store
 from helpers.store.files import WorkbookError
 from helpers.training import export
 from helpers.training.examples import EXAMPLES, validate
-from helpers.training.export import (  # fmt: skip
+from helpers.training.export import (
     FORMS,
     read_cohere,
     read_parquet,

@@ -35,7 +35,9 @@ TEXTS = [f"{text} {i}" for i, text in enumerate(random_texts(90, words=90, lengt
 QUERIES = [" ".join(text.split()[:3] + text.split()[-1:]) for text in TEXTS]
 ROWS = Dataset.from_dict({"anchor": QUERIES[:60], "positive": TEXTS[:60]})
 TOY = Collection("toy", {f"d{i}": text for i, text in enumerate(TEXTS)})
-DEV = DevRetrieval({f"q{i}": QUERIES[i] for i in range(60, 90)}, {f"q{i}": {f"d{i}": 1} for i in range(60, 90)}, TOY.corpus)  # fmt: skip
+DEV = DevRetrieval(
+    {f"q{i}": QUERIES[i] for i in range(60, 90)}, {f"q{i}": {f"d{i}": 1} for i in range(60, 90)}, TOY.corpus
+)
 
 # 16 steps, dev asked after 4, 8, 12 and 16; QUICK: 2 steps, asked after the second.
 RECIPE = Recipe(
@@ -56,7 +58,8 @@ START = -1
 class Told(BaseEvaluator):
     """Dev answers what it is told to answer after each step.
 
-    ``asked`` holds the steps it was asked after, ``seen`` the weights that it was asked about; ``before(model, step)`` comes first.
+    ``asked`` holds the steps it was asked after, ``seen`` the weights that it was asked about;
+    ``before(model, step)`` comes first.
     """
 
     def __init__(self, answers=RISING, before=lambda model, step: None):
@@ -302,7 +305,14 @@ def test_dropout_length_and_freezing_last_as_long_as_the_training(encoder):
     assert set(before[0].values()) == {0.1}
     assert before[1] == 64
     told = Told(before=lambda model, step: during.append(state_of(model)))
-    fit(TOY, "m", encoder, ROWS, told, replace(QUICK, dropout=0.3, max_tokens=32, frozen_layers=1, frozen_embeddings=True))  # fmt: skip
+    fit(
+        TOY,
+        "m",
+        encoder,
+        ROWS,
+        told,
+        replace(QUICK, dropout=0.3, max_tokens=32, frozen_layers=1, frozen_embeddings=True),
+    )
     assert state_of(encoder) == before
     dropouts, length, trainable = during[1]
     assert set(dropouts.values()) == {0.3}
@@ -319,7 +329,14 @@ def test_a_longer_input_than_the_model_takes_is_not_asked_for(encoder):
 def test_model_is_as_before_after_a_training_that_was_broken_off(encoder):
     before = state_of(encoder)
     with pytest.raises(KeyboardInterrupt):
-        fit(TOY, "m", encoder, ROWS, Told(before=stop_at(2)), replace(QUICK, dropout=0.3, max_tokens=32, frozen_layers=2))  # fmt: skip
+        fit(
+            TOY,
+            "m",
+            encoder,
+            ROWS,
+            Told(before=stop_at(2)),
+            replace(QUICK, dropout=0.3, max_tokens=32, frozen_layers=2),
+        )
     assert state_of(encoder) == before
 
 
@@ -401,7 +418,9 @@ def batches(monkeypatch) -> list:
 
 
 # 16 anchors in 4 texts of which each stands 4 times, in groups of 8 rows a batch.
-TWICE = Dataset.from_dict({"anchor": [QUERIES[i % 4] for i in range(16)], "positive": TEXTS[:16], "negative": TEXTS[16:32]})  # fmt: skip
+TWICE = Dataset.from_dict(
+    {"anchor": [QUERIES[i % 4] for i in range(16)], "positive": TEXTS[:16], "negative": TEXTS[16:32]}
+)
 LABELLED = Dataset.from_dict({"text": TEXTS[:24], "label": [i % 6 for i in range(24)]})
 
 

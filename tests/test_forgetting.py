@@ -13,8 +13,11 @@ from helpers.training import forgetting
 from helpers.training.forgetting import answered, everyday, relatedness, see_also
 
 CORPUS = dict.fromkeys(
-    "numpy.sum numpy.cumsum numpy.mean numpy.linalg.norm numpy.linalg.det numpy.ma.sum numpy.ndarray.sum scipy.linalg.norm "
-    "scipy.stats.iqr pandas.concat pandas.DataFrame.sum pandas.DataFrame.mean pandas.DataFrame.cumsum pandas.Series.sum".split(),
+    (
+        "numpy.sum numpy.cumsum numpy.mean numpy.linalg.norm numpy.linalg.det numpy.ma.sum numpy.ndarray.sum "
+        "scipy.linalg.norm scipy.stats.iqr pandas.concat pandas.DataFrame.sum pandas.DataFrame.mean "
+        "pandas.DataFrame.cumsum pandas.Series.sum"
+    ).split(),
     "text",
 )
 
@@ -37,7 +40,11 @@ def test_a_page_is_linked_to_what_its_section_names():
 
 
 def test_only_names_are_read_and_neither_their_descriptions_nor_other_sections():
-    section = "numpy.cumsum : The running numpy.sum, unlike\n    numpy.mean : not a name, as it is indented.\nnumpy.linalg.norm"
+    section = (
+        "numpy.cumsum : The running numpy.sum, unlike\n"
+        "    numpy.mean : not a name, as it is indented.\n"
+        "numpy.linalg.norm"
+    )
     assert links_of(section) == ["numpy.cumsum", "numpy.linalg.norm"]
     assert links_of(
         "numpy.cumsum", rest="\n\nNotes\n-----\nnumpy.mean\n\nReferences\n----------\nnumpy.linalg.det"
@@ -171,8 +178,8 @@ def test_relatedness_of_several_links_by_hand():
 
 
 def test_a_passage_is_not_its_own_neighbour_even_where_a_twin_comes_before_it():
-    # All but "b" have the same vector, so that their order is that of their ids. From a: twin, twin2, b, so b is the third,
-    # 1 / log2(4) = 0.5. From twin: a is the first. From twin2: a, twin, so twin is the second, 0.6309.
+    # All but "b" have the same vector, so that their order is that of their ids. From a: twin, twin2, b, so b is the
+    # third, 1 / log2(4) = 0.5. From twin: a is the first. From twin2: a, twin, so twin is the second, 0.6309.
     corpus = {"b": "text of b", "a": "text of a", "twin": "text of a", "twin2": "text of a"}
     found = relatedness(ByHand(ANGLES), corpus, {"a": {"b": 1}, "twin": {"a": 1}, "twin2": {"twin": 1}})
     np.testing.assert_allclose(found, [0.5, 1, 0.6309], atol=1e-4)
@@ -262,7 +269,8 @@ def test_answered_by_hand_is_in_the_order_of_the_queries():
     queries = {"q2": "far", "q1": "near", "q3": "between"}
     embedder = ByHand({**ANGLES, "near": 1, "far": 69, "between": 30})
     qrels = {"q1": {"a": 1}, "q2": {"c": 1}, "q3": {"d": 1, "e": 1, "a": 0}}
-    # q2: e, d, c, so c is the third, 1 / log2(4) = 0.5. q1: first. q3 (30°): c 5°, d 15°, b 20°, a 30°, e 40°, so its two are second and fifth:
+    # q2: e, d, c, so c is the third, 1 / log2(4) = 0.5. q1: first.
+    # q3 (30°): c 5°, d 15°, b 20°, a 30°, e 40°, so its two are second and fifth:
     # (1 / log2(3) + 1 / log2(6)) / (1 + 1 / log2(3)) = (0.6309 + 0.3869) / 1.6309 = 0.6241.
     np.testing.assert_allclose(answered(embedder, FIVE, queries, qrels), [0.5, 1, 0.6241], atol=1e-4)
     assert sorted(embedder.tasks) == ["document", "query"]

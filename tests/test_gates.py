@@ -139,7 +139,8 @@ def test_a_near_duplicate_by_embedding_names_the_earlier_question():
 
 
 def test_only_questions_that_were_kept_make_a_later_one_a_duplicate():
-    # cos 20° = 0.940: 20 repeats 0 and is dropped; 40 is near 20 but not near 0 (cos 40° = 0.766), so it stays; 60 repeats it
+    # cos 20° = 0.940: 20 repeats 0 and is dropped;
+    # 40 is near 20 but not near 0 (cos 40° = 0.766), so it stays; 60 repeats it
     table = check(asked("red 0", "blue 20", "green 40", "black 60"), embedder=Angles())
     assert table["duplicate_of"].tolist() == ["", "g0", "", "g2"]
 

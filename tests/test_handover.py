@@ -174,13 +174,21 @@ def test_failures_are_queries_without_a_right_passage_among_ten_worst_losses_fir
     queries = {"found": "one", "below": "two", "nowhere": "three", "lost": "four", "never": "five"}
     qrels = {"found": {"a": 1}, "below": {"a": 1, "b": 2}, "nowhere": {"c": 1}, "lost": {"a": 1}, "never": {"c": 1}}
     run = {
-        "found": ranked(*others[:9], "a"), "below": ranked(*others, "b", "a"), "nowhere": ranked("x3"), "lost": ranked("x1", "x2"),
+        "found": ranked(*others[:9], "a"),
+        "below": ranked(*others, "b", "a"),
+        "nowhere": ranked("x3"),
+        "lost": ranked("x1", "x2"),
         "never": {},
-    }  # fmt: skip
+    }
     base = {
-        "found": ranked("a"), "below": ranked("x0", "x1", "x2", "a"), "nowhere": ranked("x4"), "lost": ranked("a"), "never": {},
-    }  # fmt: skip
-    # nDCG@10 of the base: "lost" 1; "below" one of grade 1 at rank 4 of two, 1 / log2(5) over 2 + 1 / log2(3): 0.16; the others 0
+        "found": ranked("a"),
+        "below": ranked("x0", "x1", "x2", "a"),
+        "nowhere": ranked("x4"),
+        "lost": ranked("a"),
+        "never": {},
+    }
+    # nDCG@10 of the base: "lost" 1;
+    # "below" one of grade 1 at rank 4 of two, 1 / log2(5) over 2 + 1 / log2(3): 0.16; the others 0
     found = failures(collection, queries, qrels, run, base)
     assert [(row["query"], row["wanted"], row["rank"], row["came"], row["lost"]) for row in found] == [
         ("four", "a", 0, "x1", True),

@@ -151,12 +151,17 @@ def test_a_beir_folder_with_test_only_never_trains_on_it(tmp_path):
     assert not (Path(result["report"]).parent / "models").exists()
 
 
-NOUNS = """anchor basket candle dragon engine feather garden hammer island jacket kitchen ladder mirror needle orange pencil
-quarry ribbon saddle ticket umbrella violin window yogurt zipper bridge castle desert eagle forest guitar helmet""".split()
+NOUNS = """\
+anchor basket candle dragon engine feather garden hammer island jacket kitchen ladder mirror needle orange pencil
+quarry ribbon saddle ticket umbrella violin window yogurt zipper bridge castle desert eagle forest guitar helmet\
+""".split()
 
 
 class Service:
-    """A server like OpenAI's: writes a question of a passage's words and others, and judges by the words that are shared."""
+    """A server like OpenAI's.
+
+    It writes a question of a passage's words and others, and judges by the words that are shared.
+    """
 
     def __init__(self, server):
         self.asked = 0
@@ -242,11 +247,14 @@ def log_rows(n: int, objects: bool) -> list[dict]:
     shown = [[(i + 7) % N, i, (i + 13) % N] for i in range(n)]
     return [
         {
-            "query": QUERIES[i], "time": f"2026-11-02T09:{i % 60:02d}:00", "session": f"s{i}", "clicked": [f"d{i}"],
+            "query": QUERIES[i],
+            "time": f"2026-11-02T09:{i % 60:02d}:00",
+            "session": f"s{i}",
+            "clicked": [f"d{i}"],
             "results": [{"id": f"d{j}", "text": TEXTS[j]} for j in docs] if objects else [f"d{j}" for j in docs],
         }
         for i, docs in enumerate(shown)
-    ]  # fmt: skip
+    ]
 
 
 def write_log(file: Path, rows: list[dict]) -> Path:
@@ -470,7 +478,8 @@ def test_the_three_lines_run(tmp_path, folder, monkeypatch):
 
 
 def test_costs_by_hand():
-    # 1,000 passages in 50 s; text-embedding-3-small costs 0.02 dollars a million tokens: 500,000 of them 0.01, 1,000 queries of 10 tokens 0.0002
+    # 1,000 passages in 50 s; text-embedding-3-small costs 0.02 dollars a million tokens:
+    # 500,000 of them 0.01, 1,000 queries of 10 tokens 0.0002
     found = handover.costs(1000, 500_000, 10, 50.0)
     assert found["passages_per_second"] == 20
     assert found["api_usd_index"] == pytest.approx(0.01)

@@ -79,9 +79,11 @@ def test_searching_by_document():
 
 def test_near_duplicates_go_by_words_and_vectors():
     corpus = {
-        "a": "the quick brown fox jumps over the lazy dog today", "b": "the quick brown fox jumps over the lazy dog today again",
-        "c": "an entirely different text about bread", "d": "the quick brown fox jumps over the lazy dog today again again",
-    }  # fmt: skip
+        "a": "the quick brown fox jumps over the lazy dog today",
+        "b": "the quick brown fox jumps over the lazy dog today again",
+        "c": "an entirely different text about bread",
+        "d": "the quick brown fox jumps over the lazy dog today again again",
+    }
     vectors = FakeEmbedder().embed(list(corpus.values()), "document")
     found = near_duplicates(corpus, vectors)
     assert found == dict.fromkeys("abd", "a")

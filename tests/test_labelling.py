@@ -1,4 +1,6 @@
-"""From vectors to labels, on toy vectors where the answer is known; tuning on descriptions and on labels with a tiny encoder."""
+"""From vectors to labels, on toy vectors where the answer is known;
+tuning on descriptions and on labels with a tiny encoder.
+"""
 
 import copy
 from collections import Counter
@@ -218,12 +220,13 @@ def test_perfect_clusters_agree_fully_whatever_their_numbers():
 
 
 def test_agreement_by_hand():
-    # Every label in every cluster once: nothing in common. No pair is together in both, of 2 and 2 expected are 2 · 2 / 6:
-    # ARI = (0 − 2/3) / (2 − 2/3) = −1/2.
+    # Every label in every cluster once: nothing in common.
+    # No pair is together in both, of 2 and 2 expected are 2 · 2 / 6: ARI = (0 − 2/3) / (2 − 2/3) = −1/2.
     values = agreement(["a", "a", "b", "b"], [0, 1, 0, 1], resamples=5)["value"]
     assert values["NMI"] == pytest.approx(0, abs=1e-9)
     assert values["ARI"] == pytest.approx(-0.5)
-    # One b strays: in both together is 1 pair, of labels 2, of clusters 3 (of 6 pairs each): ARI = (1 − 1) / (2.5 − 1) = 0.
+    # One b strays: in both together is 1 pair, of labels 2, of clusters 3 (of 6 pairs each):
+    # ARI = (1 − 1) / (2.5 − 1) = 0.
     assert agreement(["a", "a", "b", "b"], [0, 0, 0, 1], resamples=5).loc["ARI", "value"] == pytest.approx(0)
 
 

@@ -88,8 +88,13 @@ def test_the_judge_sees_query_and_passage_and_nothing_else(tmp_path, small):
     backend = FakeJudge(mower_is_right, small)
     judge(LLM(backend, tmp_path), QUERIES, RUN, CORPUS)
     assert len(backend.asked) == 4
-    shown = [(q, d) for c in backend.asked for q in QUERIES for d in CORPUS
-             if QUERIES[q] in c[-1]["content"] and CORPUS[d] in c[-1]["content"]]  # fmt: skip
+    shown = [
+        (q, d)
+        for c in backend.asked
+        for q in QUERIES
+        for d in CORPUS
+        if QUERIES[q] in c[-1]["content"] and CORPUS[d] in c[-1]["content"]
+    ]
     assert sorted(shown) == sorted(pairs(RUN, 5))  # each prompt has one query and one passage
     for number in ("98765", "12.34", "3.14159", "27182"):
         assert number not in str(backend.asked)
@@ -149,8 +154,9 @@ def test_nothing_to_judge_gives_an_empty_table_with_its_columns(tmp_path):
 
 @pytest.mark.parametrize("ask", [judge, query_likelihood])
 @pytest.mark.parametrize(
-    ("run", "named"), [({"query-12": {"doc-alpha-7": 1.0}}, "query 'query-12'"), ({"query-4711": {"doc-9": 1.0}}, "passage 'doc-9'")]
-)  # fmt: skip
+    ("run", "named"),
+    [({"query-12": {"doc-alpha-7": 1.0}}, "query 'query-12'"), ({"query-4711": {"doc-9": 1.0}}, "passage 'doc-9'")],
+)
 def test_a_run_of_another_collection_is_refused_before_anything_is_asked(tmp_path, ask, run, named):
     backend = FakeJudge(mower_is_right)
     with pytest.raises(WorkbookError, match=named):
@@ -162,7 +168,9 @@ def test_a_run_of_another_collection_is_refused_before_anything_is_asked(tmp_pat
 
 
 class CountingModel:
-    """A text's likelihood is −10, plus 2 for each of its words that stands in the passage, plus 3 for "please" anywhere."""
+    """A text's likelihood is −10, plus 2 for each of its words that stands in the passage,
+    plus 3 for "please" anywhere.
+    """
 
     name = "counting"
 
@@ -188,8 +196,13 @@ def test_query_likelihood_is_what_the_passage_adds(tmp_path):
     table = query_likelihood(llm, queries, {q: {"d1": 2.0, "d2": 1.0} for q in queries}, corpus)
     assert list(table.columns) == ["query", "doc", "score"]
     assert table.to_numpy().tolist() == [
-        ["q1", "d1", 2.0], ["q1", "d2", 0.0], ["q2", "d1", 2.0], ["q2", "d2", 0.0], ["q3", "d1", 2.0], ["q3", "d2", 2.0],
-    ]  # fmt: skip
+        ["q1", "d1", 2.0],
+        ["q1", "d2", 0.0],
+        ["q2", "d1", 2.0],
+        ["q2", "d2", 0.0],
+        ["q3", "d1", 2.0],
+        ["q3", "d2", 2.0],
+    ]
     assert len(model.asked) == 6 + 3  # a query alone is asked once, whatever its number of passages
     assert not any(name in prompt for prompt in model.asked for name in ("d1", "d2", "q1"))
 
@@ -260,7 +273,8 @@ def test_thresholds_are_chosen_on_other_queries_only():
 
 
 def test_a_query_with_scores_of_its_own_scale_gets_the_others_thresholds():
-    # Nineteen queries score 0, 10, 20; one scores 1,000, 1,001, 1,002. Thresholds of others grade that one 2 throughout.
+    # Nineteen queries score 0, 10, 20; one scores 1,000, 1,001, 1,002.
+    # Thresholds of others grade that one 2 throughout.
     rows = [(f"q{i:02}", f"d{j}", j * 10.0) for i in range(19) for j in range(3)]
     rows += [("odd", f"d{j}", 1000.0 + j) for j in range(3)]
     qrels = {q: {"d0": 0, "d1": 1, "d2": 2} for q, _, _ in rows}
@@ -359,9 +373,9 @@ def test_probabilities_of_nothing_are_none():
 
 def test_calibration_by_hand():
     # True grade by judge's grade, seven pairs:   0  1  2
-    #                                         0   2  1  1     Disagreement (distance squared): 1·1 + 4·1 + 1·1 = 6.
-    #                                         1   0  1  1     Expected from rows (4, 2, 1) and columns (2, 2, 3):
-    #                                         2   0  0  1     (1·4·2 + 4·4·3 + 1·2·2 + 1·2·3 + 4·1·2 + 1·1·2) / 7 = 76/7.
+    #                                         0   2  1  1   Disagreement (distance squared): 1·1 + 4·1 + 1·1 = 6.
+    #                                         1   0  1  1   Expected from rows (4, 2, 1) and columns (2, 2, 3):
+    #                                         2   0  0  1   (1·4·2 + 4·4·3 + 1·2·2 + 1·2·3 + 4·1·2 + 1·1·2) / 7 = 76/7.
     # kappa = 1 − 6 · 7 / 76 = 34/76 = 0.4474. Of five pairs graded 1 or more three are: 0.6. Relevant are 3 of 7.
     judged, qrels = pairs_of(
         {"q1": [(0, 0), (0, 0), (0, 1), (0, 2), (None, 2)], "q2": [(1, 1), (1, 2), (2, 2), (None, 0)]}
@@ -385,9 +399,10 @@ def test_kappa_agrees_with_scikit_learn_on_random_grades():
 
 
 def alike(right: int, of: int, queries: int = 6) -> tuple[pd.DataFrame, dict]:
-    """Queries with the same pairs: half of them of grade 0 and half of grade 2, ``right`` of 2 · ``of`` on either side alike.
+    """Queries with the same pairs: half of them of grade 0 and half of grade 2.
 
-    Of grades 0 and 2 in equal parts, kappa = 2 · right / of − 1, on every resample of the queries.
+    ``right`` of 2 · ``of`` on either side are alike. Of grades 0 and 2 in equal parts, kappa = 2 · right / of − 1,
+    on every resample of the queries.
     """
     wrong = of - right
     both = [(0, 0)] * right + [(0, 2)] * wrong + [(2, 2)] * right + [(2, 0)] * wrong
@@ -413,13 +428,15 @@ def test_the_verdict_at_its_limits(right, of, kappa, verdict):
 
 
 def test_the_verdict_rests_on_the_lower_end_and_resamples_queries():
-    # Half the queries perfect, half at chance (two right, two wrong): kappa is 0.5 of all, near 0 for an unlucky draw of queries.
+    # Half the queries perfect, half at chance (two right, two wrong):
+    # kappa is 0.5 of all, near 0 for an unlucky draw of queries.
     good, _ = pairs_of({f"q{i}": [(0, 0), (0, 0), (2, 2), (2, 2)] for i in range(4)})
     bad, qrels = pairs_of({f"q{i}": [(0, 0), (0, 2), (2, 0), (2, 2)] for i in range(8)})
     judged = pd.concat([good, bad[bad["query"] >= "q4"]], ignore_index=True)
     found = calibrate(judged, qrels)
     assert found.kappa == pytest.approx(0.5)
-    # Of 8 draws, the number of good queries is binomial: 2.5 % below 2 (kappa 0.25), 2.5 % above 6 (kappa 0.75), nearly.
+    # Of 8 draws, the number of good queries is binomial:
+    # 2.5 % below 2 (kappa 0.25), 2.5 % above 6 (kappa 0.75), nearly.
     assert 0.1 <= found.kappa_low <= 0.25
     assert 0.75 <= found.kappa_high <= 0.9
     assert found.verdict == "do not trust it"

@@ -632,7 +632,8 @@ def test_dollars_stop_at_the_budget_and_go_on_with_a_higher_one(service, tmp_pat
 
 
 def test_answers_longer_than_estimated_stop_at_the_budget_too(service, tmp_path, capsys):
-    # 24 calls are estimated at $0.00403. They cost 100 × $0.40 + 1,000 × $1.60 = $1,640 a million: a batch of 8, $0.0131.
+    # 24 calls are estimated at $0.00403.
+    # They cost 100 × $0.40 + 1,000 × $1.60 = $1,640 a million: a batch of 8, $0.0131.
     service.usage = {"prompt_tokens": 100, "completion_tokens": 1000, "total_tokens": 1100}
     llm = LLM(Endpoint(PRICED), tmp_path, max_usd=0.005)
     assert sum(a is None for a in llm.ask(dear(24), Verdict)) == 16

@@ -429,11 +429,13 @@ def test_triplet_loss_falls_when_anchor_and_positive_come_closer_and_not_past_th
 
 
 def test_loss_of_labels_finds_the_semi_hard_triplets_of_the_batch_by_hand():
-    # Directions 0° and 20° have label 7, 50° and 110° label 3; a distance is 1 - cos of the angle between. Of each pair the nearest
-    # stranger farther away than its partner, else the farthest one: 0° takes 50°; 20° takes 50°; 50° has no stranger farther away
-    # than 110° and takes 0°; 110° takes 20°, too far away for the margin of 0.3.
+    # Directions 0° and 20° have label 7, 50° and 110° label 3; a distance is 1 - cos of the angle between. Of each pair
+    # the nearest stranger farther away than its partner, else the farthest one: 0° takes 50°; 20° takes 50°; 50° has no
+    # stranger farther away than 110° and takes 0°; 110° takes 20°, too far away for the margin of 0.3.
     turned = np.radians([0, 20, 50, 110])
-    loss = loss_for(Given(), 20.0, (), "labels")([given(np.stack([np.cos(turned), np.sin(turned)], 1))], torch.tensor([7, 7, 3, 3]))  # fmt: skip
+    loss = loss_for(Given(), 20.0, (), "labels")(
+        [given(np.stack([np.cos(turned), np.sin(turned)], 1))], torch.tensor([7, 7, 3, 3])
+    )
     away = {degrees: 1 - np.cos(np.radians(degrees)) for degrees in (20, 30, 50, 60)}
     rows = [away[20] - away[50] + 0.3, away[20] - away[30] + 0.3, away[60] - away[50] + 0.3, 0.0]
     assert min(rows[:3]) > 0
@@ -448,7 +450,8 @@ def test_kind_that_is_not_known_is_one_sentence_that_names_those_that_are(encode
 
 
 def test_pairwise_loss_by_hand():
-    # Directions 0°, 60° and 90°: cosines .5 (0-60), 0 (0-90), cos 30 (60-90). Item 4 is related to item 2 alone, and 2 to 4; 0 to none.
+    # Directions 0°, 60° and 90°: cosines .5 (0-60), 0 (0-90), cos 30 (60-90).
+    # Item 4 is related to item 2 alone, and 2 to 4; 0 to none.
     turned = np.radians([0, 60, 90])
     vectors = given(np.stack([np.cos(turned), np.sin(turned)], 1))
     labels = torch.tensor([[0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1], [4, 0, 0, 1, 0, 0]])

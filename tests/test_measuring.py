@@ -1,4 +1,6 @@
-"""The homework's systems: a run made of parts is the retriever's own, kept, scored and put on the scoreboard; and what is trained on."""
+"""The homework's systems: a run made of parts is the retriever's own, kept, scored and put on the scoreboard;
+and what is trained on.
+"""
 
 import math
 from pathlib import Path
@@ -64,7 +66,10 @@ QUERIES = {f"q{i}": " ".join([*text.split()[:3], f"number{i}"]) for i, text in e
 
 
 def bench_of_two(folder: Path, cut: bool) -> Bench:
-    """BM25 and a dense retriever on 60 passages, two of three cut in halves or none; 40 dev queries and 20 test queries."""
+    """BM25 and a dense retriever on 60 passages, two of three cut in halves or none.
+
+    40 dev queries and 20 test queries.
+    """
     corpus = {f"d{i}": text for i, text in enumerate(TEXTS)}
     qrels = {f"q{i}": {f"d{i}": 1} for i in range(N)}
     splits = {"dev": dict(list(qrels.items())[:40]), "test": dict(list(qrels.items())[40:])}

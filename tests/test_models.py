@@ -1,4 +1,6 @@
-"""Encoders: the packaged weights are the hub's own, settings are honoured, and what is wrong is said in one sentence."""
+"""Encoders: the packaged weights are the hub's own, settings are honoured,
+and what is wrong is said in one sentence.
+"""
 
 import importlib.util
 from types import SimpleNamespace

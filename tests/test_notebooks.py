@@ -169,10 +169,19 @@ def checked(number: str, given: str, capsys, pydocs_collection) -> str:
     gates = pd.DataFrame({"one": [True, False, False, False], "other": [False, True, True, False]})
     per_topic = pd.DataFrame({"searches": [10, 90], "no click": [0.9, 0.5]}, index=["small", "large"])
     names = {
-        "checked": gates, "GATES": tuple(gates), "redact": redact, "per_topic": per_topic,
-        "per_query": per_query, "exercises": exercises_objectives if number[:2] in ("01", "09") else exercises, "collection": pydocs_collection, "dev": {}, "dev_qrels": qrels,
-        "dense": Fixed(good), "hybrid": Fixed(bad), "check_00_passages": exercises.check_00_passages,
-    }  # fmt: skip
+        "checked": gates,
+        "GATES": tuple(gates),
+        "redact": redact,
+        "per_topic": per_topic,
+        "per_query": per_query,
+        "exercises": exercises_objectives if number[:2] in ("01", "09") else exercises,
+        "collection": pydocs_collection,
+        "dev": {},
+        "dev_qrels": qrels,
+        "dense": Fixed(good),
+        "hybrid": Fixed(bad),
+        "check_00_passages": exercises.check_00_passages,
+    }
     notebook = next(p for p in TO_DO if p.stem.startswith(number[:2]))
     check = {n: c for n, c, _ in exercises_of(load(notebook))}[number]
     exec(given, names)
@@ -198,7 +207,10 @@ def test_the_solution_passes_the_check_with_one_line(number, solution, capsys, p
         ("00.1", "answer = 7"),
         (
             "02.1",
-            "def precision_at(judged, ranking, k): return sum(judged.get(d, 0) > 0 for d in ranking[:k]) / len(ranking)",
+            (
+                "def precision_at(judged, ranking, k): "
+                "return sum(judged.get(d, 0) > 0 for d in ranking[:k]) / len(ranking)"
+            ),
         ),
         ("02.1", "def precision_at(judged, ranking, k): return None"),
         ("02.2", "def rrf(rankings, constant): return rankings[0]"),
@@ -214,7 +226,10 @@ def test_the_solution_passes_the_check_with_one_line(number, solution, capsys, p
         ("04.3", "most_unhappy = per_topic['no click'].idxmax()"),
         (
             "05.1",
-            "def to_pairs(examples): return [{'question': r['question'], 'answer': r['positive_examples'][0]} for r in examples]",
+            (
+                "def to_pairs(examples): "
+                "return [{'question': r['question'], 'answer': r['positive_examples'][0]} for r in examples]"
+            ),
         ),
         ("05.2", "def hard_negatives(scores, positives, n, margin): return sorted(scores, key=scores.get)[-n:]"),
         ("05.3", "def leaked(train, held_out): return len(set(train) & set(held_out)) / len(held_out)"),

@@ -79,8 +79,9 @@ def test_what_a_person_typed_of_themselves_is_kept_nowhere(tmp_path, monkeypatch
 
 
 def shuffled_log(share: int) -> list[dict]:
-    """Each query is shown two passages, 1 above 2; people look at rank 1 always and at rank 2 every fourth time, and like both.
+    """Each query is shown two passages, 1 above 2.
 
+    People look at rank 1 always and at rank 2 every fourth time, and like both.
     One search in ``share`` is shown in random order (0: none is).
     """
     rows = []
@@ -173,9 +174,13 @@ def test_what_is_no_log_is_said(tmp_path):
 def test_openings_are_headings_and_what_follows_them():
     long = "eight words or more follow here, and then some"
     corpus = {
-        "a.md#1": f"a.md › Cutting bread: {long}", "b": f"Toasting a bun\n{long}", "c": f"One: {long}", "d": "Short tail: few words",
-        "e": f"toasting a bun. {long}", "f": "no heading at all here",
-    }  # fmt: skip
+        "a.md#1": f"a.md › Cutting bread: {long}",
+        "b": f"Toasting a bun\n{long}",
+        "c": f"One: {long}",
+        "d": "Short tail: few words",
+        "e": f"toasting a bun. {long}",
+        "f": "no heading at all here",
+    }
     queries, positives, bodies = openings(corpus)
     assert "Cutting bread" in queries.values()
     assert sum(text.lower() == "toasting a bun" for text in queries.values()) == 1

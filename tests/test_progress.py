@@ -149,7 +149,7 @@ def test_nothing_is_shown_when_tqdm_is_disabled(clock, monkeypatch, stream):
 
 @pytest.mark.parametrize(("settings", "drawn"), [({}, True), ({"TQDM_DISABLE": "1"}, False)])
 def test_an_open_notebook_gets_the_bar(tmp_path, settings, drawn):
-    cell = "from helpers.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
+    cell = "from helpers.store.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), tmp_path / "a.ipynb")
     execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {**os.environ, **settings})
     shown = "".join(output["text"] for output in nbformat.read(tmp_path / "b.ipynb", as_version=4).cells[0].outputs)

@@ -58,7 +58,7 @@ def test_two_reads_are_equal(passages, pages):
 
 def test_another_process_reads_the_same(passages, pages):
     code = (
-        "import hashlib, json; from helpers.pydocs import read_pydocs;"
+        "import hashlib, json; from helpers.collection.pydocs import read_pydocs;"
         "print(hashlib.sha256(json.dumps(read_pydocs()).encode()).hexdigest())"
     )
     env = os.environ | {"PYTHONHASHSEED": "4711"}

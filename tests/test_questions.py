@@ -1,4 +1,6 @@
-"""Questions written from passages: which passages, what the model is asked, what becomes of its answers, and the file."""
+"""Questions written from passages: which passages, what the model is asked, what becomes of its answers,
+and the file.
+"""
 
 import json
 import re
@@ -88,9 +90,11 @@ def tree(tmp_path) -> Collection:
 class TestGroups:
     def test_of_an_api_are_its_modules_and_classes(self):
         passages = {
-            "numpy.flipud": "numpy", "numpy.linalg.norm": "numpy.linalg", "pandas.Series.str.count": "pandas.Series",
+            "numpy.flipud": "numpy",
+            "numpy.linalg.norm": "numpy.linalg",
+            "pandas.Series.str.count": "pandas.Series",
             "scipy.spatial.distance.cdist": "scipy.spatial",
-        }  # fmt: skip
+        }
         assert Collection("pydocs", dict.fromkeys(passages, "text")).groups() == passages
 
     def test_of_documents_in_folders_are_the_folders(self, tree):

@@ -248,7 +248,15 @@ def test_same_texts_become_alike_by_what_the_triplets_say(encoder, wanted):
     mine, other = (COLOUR, THING) if wanted == "colour" else (THING, COLOUR)
     before = share(encoder, mine)
     triplets = relation_triplets(TEXTS, alike(mine), unlike(mine), 96)
-    recipe = Recipe(epochs=0, fewest_steps=24, batch_size=16, learning_rate=3e-3, frozen_embeddings=False, dimensions=(), evaluations=2)  # fmt: skip
+    recipe = Recipe(
+        epochs=0,
+        fewest_steps=24,
+        batch_size=16,
+        learning_rate=3e-3,
+        frozen_embeddings=False,
+        dimensions=(),
+        evaluations=2,
+    )
     trained = tune(SHOP, wanted, triplets, DevRelation(TEXTS, alike(mine)), encoder, recipe)
     assert trained.model is encoder
     assert (trained.record["loss"], trained.record["rows"]) == ("triplet", 96)

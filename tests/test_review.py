@@ -18,15 +18,22 @@ def logged(folder, searches: list[tuple], events: list[tuple] = ()) -> tuple[pd.
     log = SearchLog(folder / "log")
     log.add(
         [
-            {"search_id": f"s{i:02}", "time": f"2026-11-02T09:{i:02}:00", "session": "x", "query": query,
-             "doc_ids": list(docs), "scores": list(scores), "system": (*system, "dense")[0]}
+            {
+                "search_id": f"s{i:02}",
+                "time": f"2026-11-02T09:{i:02}:00",
+                "session": "x",
+                "query": query,
+                "doc_ids": list(docs),
+                "scores": list(scores),
+                "system": (*system, "dense")[0],
+            }
             for i, (query, docs, scores, *system) in enumerate(searches)
         ],
         [
             {"search_id": f"s{i:02}", "time": f"2026-11-02T10:{n:02}:00", "kind": kind, "doc_id": (*doc, None)[0]}
             for n, (i, kind, *doc) in enumerate(events)
         ],
-    )  # fmt: skip
+    )
     return log.searches(), log.events()
 
 
@@ -58,12 +65,14 @@ def test_frequent_queries_are_sampled_as_often_as_they_are_asked(tmp_path):
 
 
 def test_precision_at_five_with_probabilities(tmp_path):
-    # 1: (1 + 0.5 + 0.5 + 0 + 0) / 5 = 0.4, its sixth passage does not count. 2: three passages, (1 + 1 + 0.5) / 5 = 0.5.
+    # 1: (1 + 0.5 + 0.5 + 0 + 0) / 5 = 0.4, its sixth passage does not count.
+    # 2: three passages, (1 + 1 + 0.5) / 5 = 0.5.
     # 3: nothing found: 0. 4: a passage that was not judged: left out. Mean of 0.4, 0.5, 0: 0.3.
     relevance = {("one", doc): p for doc, p in zip("abcde", [1, 0.5, 0.5, 0, 0], strict=True)}
     relevance |= {("two", "a"): 1.0, ("two", "b"): 1.0, ("two", "c"): 0.5, ("four", "a"): 1.0}
-    searches, _ = logged(tmp_path, [(q, docs, []) for q, docs in
-                                    (("one", "abcdef"), ("two", "abc"), ("three", ""), ("four", "az"))])  # fmt: skip
+    searches, _ = logged(
+        tmp_path, [(q, docs, []) for q, docs in (("one", "abcdef"), ("two", "abc"), ("three", ""), ("four", "az"))]
+    )
     mean, low, high = precision(searches, relevance)
     assert mean == pytest.approx(0.3)
     assert 0 <= low < 0.3 < high <= 0.5
@@ -91,11 +100,11 @@ def test_precision_without_judgments_ends_in_a_sentence(tmp_path):
 
 def test_review_queue_by_hand(tmp_path):
     # Ten searches; the lowest tenth of the top scores 0.1, 0.5 (4), 0.8 (2), 0.9 (3) ends at 0.1 + 0.9 · 0.4 = 0.46.
-    #          searches  low precision            low top score  no click  reformulated  cited low   mean            · searches
-    # buried   4         1 − (0.5 + 0.5) / 2      0              0         0             3 of 4      1.25 / 5 = 0.25   1.00
-    # failing  2         1 − (0 + 0.2) / 2        0              1         1 of 2        0           2.4 / 5 = 0.48    0.96
-    # weak     1         not judged               1              0         0             0           1 / 4 = 0.25      0.25
-    # good     3         1 − 1                    0              0         0             0           0                 0.00
+    #          searches  low precision        low top  no click  reformulated  cited low  mean             · searches
+    # buried   4         1 − (0.5 + 0.5) / 2  0        0         0             3 of 4     1.25 / 5 = 0.25  1.00
+    # failing  2         1 − (0 + 0.2) / 2    0        1         1 of 2        0          2.4 / 5 = 0.48   0.96
+    # weak     1         not judged           1        0         0             0          1 / 4 = 0.25     0.25
+    # good     3         1 − 1                0        0         0             0          0                0.00
     searches = [("weak", "ef", [0.1, 0.1])] + [("good", "ab", [0.9, 0.2])] * 3
     searches += [("failing", "cd", [0.8, 0.7])] * 2 + [("buried", "ghij", [0.5, 0.4, 0.3, 0.2])] * 4
     events = [(i, "clicked", "x") for i in (0, 1, 2, 3, 6, 7, 8, 9)] + [(4, "reformulated"), (4, "reformulated")]
@@ -104,16 +113,26 @@ def test_review_queue_by_hand(tmp_path):
         (6, "cited", "g"),
         (7, "cited", "j"),
         (8, "cited", "j"),
-        (9, "cited", "i"),
-    ]  # i: rank 3
-    relevance = {("good", "a"): 1, ("good", "b"): 1, ("failing", "c"): 0, ("failing", "d"): 0.2,
-                 ("buried", "g"): 0.5, ("buried", "h"): 0.5, ("buried", "i"): 1}  # fmt: skip
+        (9, "cited", "i"),  # i: rank 3
+    ]
+    relevance = {
+        ("good", "a"): 1,
+        ("good", "b"): 1,
+        ("failing", "c"): 0,
+        ("failing", "d"): 0.2,
+        ("buried", "g"): 0.5,
+        ("buried", "h"): 0.5,
+        ("buried", "i"): 1,
+    }
     queue = review_queue(*logged(tmp_path, searches, events), relevance, k=2)
     assert queue["query"].tolist() == ["buried", "failing", "weak", "good"]
     assert queue["priority"].tolist() == pytest.approx([1.0, 0.96, 0.25, 0.0])
     assert queue["why"].tolist() == [
-        "low precision, cited but ranked low", "low precision, no click, reformulated", "low top score", "",
-    ]  # fmt: skip
+        "low precision, cited but ranked low",
+        "low precision, no click, reformulated",
+        "low top score",
+        "",
+    ]
     assert queue["searches"].tolist() == [4, 2, 1, 3]
     assert queue["precision"].tolist() == pytest.approx([0.5, 0.1, np.nan, 1.0], nan_ok=True)
     assert queue["doc_ids"].tolist() == [list("ghij"), list("cd"), list("ef"), list("ab")]
@@ -178,8 +197,11 @@ def test_events_of_other_searches_do_not_count(tmp_path):
 
 def test_empty_logs(tmp_path):
     searches, events = logged(tmp_path, [])
-    for call in (lambda: review_queue(searches, events), lambda: sample_searches(searches, 5),
-                 lambda: review_queue(pd.DataFrame(), pd.DataFrame())):  # fmt: skip
+    for call in (
+        lambda: review_queue(searches, events),
+        lambda: sample_searches(searches, 5),
+        lambda: review_queue(pd.DataFrame(), pd.DataFrame()),
+    ):
         with pytest.raises(WorkbookError, match="log has no searches"):
             call()
     searches, _ = logged(tmp_path, [("q", "a", [1.0])])
@@ -203,8 +225,8 @@ def test_two_different_groups_are_told_apart_and_named_by_their_words(seed):
 
 
 def test_a_word_that_all_topics_share_names_them_last():
-    # Six words a topic. pick: twice in either, 2 · ln(1 + 6/4) = 1.83; duck: 3 · ln(1 + 6/3) = 3.30; egg, once and only here:
-    # ln(1 + 6/1) = 1.95, before the more frequent pick.
+    # Six words a topic. pick: twice in either, 2 · ln(1 + 6/4) = 1.83; duck: 3 · ln(1 + 6/3) = 3.30;
+    # egg, once and only here: ln(1 + 6/1) = 1.95, before the more frequent pick.
     queries = ["pick duck duck", "pick duck", "egg", "pick goat goat", "pick goat", "bee"]
     vectors = np.repeat(np.eye(2), 3, axis=0)
     assert topics(queries, vectors, n=2) == ["duck, egg, pick"] * 3 + ["goat, bee, pick"] * 3
@@ -269,9 +291,10 @@ def test_topics_weigh_queries_by_their_searches(tmp_path):
     # Together: no click (1 · 1 + 3 · 1/3) / 4 = 0.5; precision 0.2, from the judged alone; low precision 0.8;
     # reformulated (0 + 3 · 2/3) / 4 = 0.5. failing: (0.8 + 0 + 0.5 + 0.5 + 0) / 5 = 0.36. fine: all 0, no precision.
     searches, events = logged(
-        tmp_path, [("rare", "a", [1.0])] + [("often", "b", [1.0])] * 3 + [("fine", "c", [1.0])],
+        tmp_path,
+        [("rare", "a", [1.0])] + [("often", "b", [1.0])] * 3 + [("fine", "c", [1.0])],
         [(1, "clicked", "b"), (2, "clicked", "b"), (2, "reformulated"), (3, "reformulated"), (4, "clicked", "c")],
-    )  # fmt: skip
+    )
     queue = review_queue(searches, events, {("often", "b"): 0.2})
     table = by_topic(queue, {"rare": "birds", "often": "birds", "fine": "fish"})
     assert table.index.tolist() == ["birds", "fish"]
@@ -350,8 +373,15 @@ def test_a_file_edited_by_hand_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"query": "q", "doc": "a"}', '{"query": "q", "doc": "a", "grade": 7}', '{"query": "", "doc": "a", "grade": 1}', '{"grade": 0}', "{"]
-)  # fmt: skip
+    "line",
+    [
+        '{"query": "q", "doc": "a"}',
+        '{"query": "q", "doc": "a", "grade": 7}',
+        '{"query": "", "doc": "a", "grade": 1}',
+        '{"grade": 0}',
+        "{",
+    ],
+)
 def test_a_line_that_is_no_verdict_is_named(tmp_path, line):
     file = tmp_path / "reviews.jsonl"
     file.write_text(f'{{"query": "q", "doc": "b", "grade": 0}}\n{line}\n')

@@ -212,7 +212,8 @@ def changed(text: str, swaps: Mapping[str, str]) -> str:
     return text
 
 
-# Two words of a query changed: far enough in words that only the embedding notices, in meaning that only the words do, or neither.
+# Two words of a query changed: far enough in words that only the embedding notices, in meaning that only the words do,
+# or neither.
 BY_EMBEDDING = {"q004": {"joining": "merging", "similar": "related"}, "q037": {"seperate": "split", "last": "family"}}
 BY_WORDS = {"q026": {"wiggly": "wavy", "zero": "nil"}}
 BY_BOTH = {

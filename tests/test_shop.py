@@ -94,8 +94,11 @@ def test_what_goes_together_is_of_two_roles_of_occasions_that_mix_and_has_a_neut
 def test_two_neutral_colours_go_together_and_smart_mixes_with_formal_alone():
     grey, smart = replace(TEE, colour="grey"), replace(TEE, occasion="smart")
     assert goes_with(grey, JEANS)
-    mixing = [o for o in ("everyday", "formal", "outdoor", "smart", "street", "summer", "sport")
-              if goes_with(smart, replace(JEANS, occasion=o))]  # fmt: skip
+    mixing = [
+        o
+        for o in ("everyday", "formal", "outdoor", "smart", "street", "summer", "sport")
+        if goes_with(smart, replace(JEANS, occasion=o))
+    ]
     assert mixing == ["formal", "smart"]
 
 
@@ -215,7 +218,17 @@ def test_each_split_has_all_three_kinds_of_relatives_within_it(products, split):
 # Reading
 
 
-ROW = {"id": "s1", "title": "Tee", "text": "Soft.", "price": 10.0, "type": "t-shirt", "cut": "V-neck", "role": "top", "occasion": "everyday", "colour": "red"}  # fmt: skip
+ROW = {
+    "id": "s1",
+    "title": "Tee",
+    "text": "Soft.",
+    "price": 10.0,
+    "type": "t-shirt",
+    "cut": "V-neck",
+    "role": "top",
+    "occasion": "everyday",
+    "colour": "red",
+}
 
 
 def test_products_are_read_with_all_their_fields_and_others_are_ignored(tmp_path):

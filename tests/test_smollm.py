@@ -1,4 +1,7 @@
-"""SmolLM2's batches and shared beginnings change nothing: every number is that of one text at a time, computed plainly."""
+"""SmolLM2's batches and shared beginnings change nothing.
+
+Every number is that of one text at a time, computed plainly.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -47,10 +50,19 @@ def tiny():
     torch.set_num_threads(1)  # so small a model only waits for others
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.3, max_position_embeddings=2048, tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).eval()
@@ -107,7 +119,10 @@ def plain_likelihood(loaded, conversation, text: str) -> float:
 
 @torch.inference_mode()
 def plain_line(loaded, conversation, lead: str, max_tokens: int = LINE_TOKENS) -> str:
-    """Greedy, token by token, the whole text read anew for each; repetitions are punished as in CTRL (Keskar et al., 2019)."""
+    """Greedy, token by token, the whole text read anew for each.
+
+    Repetitions are punished as in CTRL (Keskar et al., 2019).
+    """
     model, tokenizer = loaded
     ids = ids_of(tokenizer, conversation, lead)
     made: list[int] = []

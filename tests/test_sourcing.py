@@ -22,10 +22,18 @@ TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
 @pytest.mark.parametrize(
     "text",
     [
-        "Refund", "refund?", "  REFUND!  ", "the refund", "refunds",  # one word, stemmed
-        "policy: returns", "Returns\n\tpolicy", "policy of the returns",  # two words in any order
+        # one word, stemmed
+        "Refund",
+        "refund?",
+        "  REFUND!  ",
+        "the refund",
+        "refunds",
+        # two words in any order
+        "policy: returns",
+        "Returns\n\tpolicy",
+        "policy of the returns",
     ],
-)  # fmt: skip
+)
 def test_the_same_words_in_other_clothes_are_a_repeat(text):
     assert Repeats(["refund?", "return policy"])(text)
 
@@ -118,14 +126,17 @@ def test_near_duplicates_of_held_out_passages_are_not_trained_on():
     found = find_sources(
         collection(
             train={
-                "twin": ("alpha", {"a2": 1}), "same passage": ("bravo", {"a": 1}), "wrong twin": ("charlie", {"a2": 0, "c": 1}),
-                "other twins": ("delta", {"d2": 1}), "dev twin": ("echo", {"b2": 2}),
+                "twin": ("alpha", {"a2": 1}),
+                "same passage": ("bravo", {"a": 1}),
+                "wrong twin": ("charlie", {"a2": 0, "c": 1}),
+                "other twins": ("delta", {"d2": 1}),
+                "dev twin": ("echo", {"b2": 2}),
             },
             dev={"d1": ("foxtrot", {"b": 1}), "d2": ("golf", {"a3": 1})},
             test={"t1": ("hotel", {"a": 1, "d": 0})},
         ),
         tools({"a": "a", "a2": "a", "a3": "a", "b": "b", "b2": "b", "d": "d", "d2": "d"}),
-    )  # fmt: skip
+    )
     assert sorted(found.queries) == ["other twins", "same passage", "wrong twin"]
     assert list(found.dev) == ["d1"]
     said = "queries, since a near-duplicate of a held-out passage answers them"
@@ -181,7 +192,7 @@ ASKED = [
 
 def ship(monkeypatch, questions: list[Question]) -> None:
     """Let the collection come with questions."""
-    monkeypatch.setattr("helpers.pools.shipped_questions", lambda collection: questions)
+    monkeypatch.setattr("helpers.homework.sources.shipped_questions", lambda collection: questions)
 
 
 def documents(n: int = 120) -> Collection:

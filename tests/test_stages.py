@@ -99,10 +99,27 @@ class Pair:
 def test_keys_differ_where_the_values_do():
     corpus = {"a": "apple"}
     values = [
-        1, "1", b"1", [1], {"a": 1}, {"a": 2}, None, {1, 2}, np.zeros(2), np.zeros((2, 1)), np.zeros(2, dtype=np.float32),
-        Pair("a", 1), Pair("a", 2), Pair("b", 1), [Pair("a", 1)], FakeEmbedder("a"), FakeEmbedder("b"),
-        Collection("c", corpus), Collection("c", corpus, {"q": "x"}), Collection("c", corpus, {"q": "x"}, {"test": {"q": {"a": 1}}}),
-    ]  # fmt: skip
+        1,
+        "1",
+        b"1",
+        [1],
+        {"a": 1},
+        {"a": 2},
+        None,
+        {1, 2},
+        np.zeros(2),
+        np.zeros((2, 1)),
+        np.zeros(2, dtype=np.float32),
+        Pair("a", 1),
+        Pair("a", 2),
+        Pair("b", 1),
+        [Pair("a", 1)],
+        FakeEmbedder("a"),
+        FakeEmbedder("b"),
+        Collection("c", corpus),
+        Collection("c", corpus, {"q": "x"}),
+        Collection("c", corpus, {"q": "x"}, {"test": {"q": {"a": 1}}}),
+    ]
     keys = [str(key_of(value)) for value in values]
     assert len(set(keys)) == len(keys)
     assert keys == [str(key_of(value)) for value in values]

@@ -115,9 +115,13 @@ def last(text: str) -> str:
 def notebook(tmp_path, tiny_folder, monkeypatch, httpserver):
     httpserver.expect_request("/v1/chat/completions", method="POST").respond_with_handler(judged)
     for name, value in {
-        "ENCODER_MODEL": str(tiny_folder), "COLLECTION": str(small(tmp_path / "small")), "TQDM_DISABLE": "1", "NO_PROXY": "localhost",
-        "OPENAI_BASE_URL": httpserver.url_for("/v1"), "LLM_MODEL": "gpt-4.1-nano",
-    }.items():  # fmt: skip
+        "ENCODER_MODEL": str(tiny_folder),
+        "COLLECTION": str(small(tmp_path / "small")),
+        "TQDM_DISABLE": "1",
+        "NO_PROXY": "localhost",
+        "OPENAI_BASE_URL": httpserver.url_for("/v1"),
+        "LLM_MODEL": "gpt-4.1-nano",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOG", raising=False)
     return Student()
@@ -146,31 +150,76 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
         if cell.cell_type == "code":
             notebook.run(i)
     wrong = {
-        "11.1": ["evaluation_set = 7", "evaluation_set = ({}, {})", "evaluation_set = (data.queries, data.positives)",
-                 "evaluation_set = (dev, {q: {'nowhere': 1} for q in dev})", "evaluation_set = (dev, {q: list(dev_qrels[q]) for q in dev})"],
-        "11.2": ["baselines = {'bm25': 1}", "baselines = {'BM25': {}, 'encoder': {}, 'hybrid': {}}",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), ['d1', 'd2'])",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {q: ['d1', 'd2'] for q in dev})",
-                 "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'HYBRID: BM25 + encoder'), dense.retrieve(dev, 100))",
-                 "baselines = dict.fromkeys(('BM25 → encoder', 'hybrid'), dense.retrieve(dev, 100))"],
-        "11.3": ["chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}", "chunk_recall = {'a': 'x', 'b': 1}", "chunk_recall = 3"],
+        "11.1": [
+            "evaluation_set = 7",
+            "evaluation_set = ({}, {})",
+            "evaluation_set = (data.queries, data.positives)",
+            "evaluation_set = (dev, {q: {'nowhere': 1} for q in dev})",
+            "evaluation_set = (dev, {q: list(dev_qrels[q]) for q in dev})",
+        ],
+        "11.2": [
+            "baselines = {'bm25': 1}",
+            "baselines = {'BM25': {}, 'encoder': {}, 'hybrid': {}}",
+            "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {})",
+            "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), ['d1', 'd2'])",
+            "baselines = dict.fromkeys(('BM25', 'encoder', 'hybrid', 'two stages'), {q: ['d1', 'd2'] for q in dev})",
+            (
+                "baselines = "
+                "dict.fromkeys(('BM25', 'encoder', 'hybrid', 'HYBRID: BM25 + encoder'), dense.retrieve(dev, 100))"
+            ),
+            "baselines = dict.fromkeys(('BM25 → encoder', 'hybrid'), dense.retrieve(dev, 100))",
+        ],
+        "11.3": [
+            "chunk_recall = {'fixed size': 0.5, 'sentence': 0.4}",
+            "chunk_recall = {'a': 'x', 'b': 1}",
+            "chunk_recall = 3",
+        ],
         "11.4": ["low_precision = []", "low_precision = sorted(precision, key=precision.get, reverse=True)[:5]"],
-        "11.5": ["flywheel = [{'day': 'Monday'}]", "flywheel = [{'day': 'Monday', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
-                 *(f"flywheel = [{{'day': {day!r}, 'step': s, 'who': {who!r}, 'minutes': {minutes!r}}} for s in homework.STEPS]"
-                   for day, who, minutes in (("Monday", "", 1), ("Monday", "A", 100), ("d", "A", 1), ("Monday", None, 1),
-                                             ("Monday", "A", "30"), ("Monday", "A", -5), ("Monday", "A", 0)))],
-        "11.6": ["recall_by_task, weakest = {}, ''", "recall_by_task, weakest = dict.fromkeys(subtasks, 0.5), next(iter(subtasks))",
-                 "recall_by_task, weakest = dict(zip(subtasks, (0.1, 0.2, 0.3))), 'query → snippet'",
-                 "recall_by_task, weakest = dict.fromkeys(subtasks), min(subtasks)",
-                 "recall_by_task, weakest = dict(zip(subtasks, (2.0, 3.0, 4.0))), next(iter(subtasks))"],
-        "11.7": ["triplets = []", "from helpers.triplets import build_triplets\ntriplets = build_triplets(collection.corpus, dev, dev_qrels, 'in-batch')",
-                 "triplets = build_triplets(collection.corpus, data.queries, data.positives, 'in-batch')",
-                 "triplets = build_triplets(collection.corpus, dev, dev_qrels, 'random')"],
-        "11.8": ["reranker_helps = 'yes'", "reranker_helps = not (against.iloc[0]['p'] < 0.05 and against.iloc[0]['difference'] > 0)"],
+        "11.5": [
+            "flywheel = [{'day': 'Monday'}]",
+            "flywheel = [{'day': 'Monday', 'step': 'sample', 'who': 'A', 'minutes': 1}]",
+            *(
+                f"flywheel = [{{'day': {day!r}, 'step': s, 'who': {who!r}, 'minutes': {minutes!r}}} "
+                "for s in homework.STEPS]"
+                for day, who, minutes in (
+                    ("Monday", "", 1),
+                    ("Monday", "A", 100),
+                    ("d", "A", 1),
+                    ("Monday", None, 1),
+                    ("Monday", "A", "30"),
+                    ("Monday", "A", -5),
+                    ("Monday", "A", 0),
+                )
+            ),
+        ],
+        "11.6": [
+            "recall_by_task, weakest = {}, ''",
+            "recall_by_task, weakest = dict.fromkeys(subtasks, 0.5), next(iter(subtasks))",
+            "recall_by_task, weakest = dict(zip(subtasks, (0.1, 0.2, 0.3))), 'query → snippet'",
+            "recall_by_task, weakest = dict.fromkeys(subtasks), min(subtasks)",
+            "recall_by_task, weakest = dict(zip(subtasks, (2.0, 3.0, 4.0))), next(iter(subtasks))",
+        ],
+        "11.7": [
+            "triplets = []",
+            (
+                "from helpers.training import build_triplets\n"
+                "triplets = build_triplets(collection.corpus, dev, dev_qrels, 'in-batch')"
+            ),
+            "triplets = build_triplets(collection.corpus, data.queries, data.positives, 'in-batch')",
+            "triplets = build_triplets(collection.corpus, dev, dev_qrels, 'random')",
+        ],
+        "11.8": [
+            "reranker_helps = 'yes'",
+            "reranker_helps = not (against.iloc[0]['p'] < 0.05 and against.iloc[0]['difference'] > 0)",
+        ],
         "11.9": ["enough_for = 'encoder'", "enough_for = 100"],
-        "11.10": ["hosting = {'self': 0.0, 'API': 0.0}", "hosting = 3", "hosting = {'self': ..., 'API': ...}", "hosting = {'self': 'x', 'API': 1}"],
-    }  # fmt: skip
+        "11.10": [
+            "hosting = {'self': 0.0, 'API': 0.0}",
+            "hosting = 3",
+            "hosting = {'self': ..., 'API': ...}",
+            "hosting = {'self': 'x', 'API': 1}",
+        ],
+    }
     for i, number in zip(notebook.exercises(), exercises_homework.TASKS, strict=True):
         for answer in wrong[number]:
             notebook.run(i, answer)
@@ -182,9 +231,18 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
 
 @pytest.mark.parametrize(
     "answer",
-    [{"a": "x", "b": 1}, {"a": 0.5, "b": 0.4}, {"fixed size": "x", "sentence": 1}, {"fixed size": None, "sentence": None},
-     {"fixed size": 0.5}, {"fixed size": 0.5, "sentence": 1.5}, {}, ["fixed size", "sentence"], 7],
-)  # fmt: skip
+    [
+        {"a": "x", "b": 1},
+        {"a": 0.5, "b": 0.4},
+        {"fixed size": "x", "sentence": 1},
+        {"fixed size": None, "sentence": None},
+        {"fixed size": 0.5},
+        {"fixed size": 0.5, "sentence": 1.5},
+        {},
+        ["fixed size", "sentence"],
+        7,
+    ],
+)
 def test_wrong_recalls_of_chunkers_fail_with_one_sentence_where_there_are_pages(answer, capsys):
     exercises_homework.check_11_chunkers(answer, Collection("own", {"a#1": "text"}, pages={"a": "text"}))
     said = capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""Statements and profiles that are alike in more than one way, the likes simulated from them, and the rules of the shipped ones."""
+"""Statements and profiles that are alike in more than one way, the likes simulated from them,
+and the rules of the shipped ones.
+"""
 
 import json
 import re
@@ -27,9 +29,25 @@ from helpers.store.files import DATA, WorkbookError
 
 SPLITS = ("train", "dev", "test")
 TOPICS = {
-    "alcohol", "camping", "cats", "coffee", "cooking", "dancing", "dogs", "early mornings", "gaming", "hiking", "horror films",
-    "live music", "long-distance travel", "nightlife", "smoking", "spicy food", "team sports", "wants children",
-}  # fmt: skip
+    "alcohol",
+    "camping",
+    "cats",
+    "coffee",
+    "cooking",
+    "dancing",
+    "dogs",
+    "early mornings",
+    "gaming",
+    "hiking",
+    "horror films",
+    "live music",
+    "long-distance travel",
+    "nightlife",
+    "smoking",
+    "spicy food",
+    "team sports",
+    "wants children",
+}
 
 
 def person(likes: str = "", dislikes: str = "") -> Profile:
@@ -161,7 +179,12 @@ def test_likes_depend_on_the_seed_and_not_on_the_order_of_the_profiles():
 
 
 def test_among_names_who_is_liked_or_not_within_the_group():
-    likes = {"a": {"b": 1, "c": 0, "d": 1}, "b": {"a": 0, "c": 0, "d": 1}, "c": {"a": 1, "b": 1, "d": 1}, "d": {"a": 1, "b": 1, "c": 1}}  # fmt: skip
+    likes = {
+        "a": {"b": 1, "c": 0, "d": 1},
+        "b": {"a": 0, "c": 0, "d": 1},
+        "c": {"a": 1, "b": 1, "d": 1},
+        "d": {"a": 1, "b": 1, "c": 1},
+    }
     assert among(likes, ["a", "b", "c"]) == {"a": {"b": 1}, "b": {}, "c": {"a": 1, "b": 1}}
     assert among(likes, ["a", "b", "c"], liked=0) == {"a": {"c": 1}, "b": {"a": 1, "c": 1}, "c": {}}
 
@@ -203,8 +226,10 @@ def test_everyone_in_each_split_likes_someone_there_and_someone_not(profiles):
 
 def test_profiles_are_read_with_their_attitudes(tmp_path):
     path = tmp_path / "profiles.jsonl"
-    path.write_text('{"id": "p1", "text": "Tea.", "likes": ["tea", "cats"], "dislikes": ["gin"]}\n\n'
-                    '{"id": "p2", "text": "No.", "likes": [], "dislikes": []}\n')  # fmt: skip
+    path.write_text(
+        '{"id": "p1", "text": "Tea.", "likes": ["tea", "cats"], "dislikes": ["gin"]}\n\n'
+        '{"id": "p2", "text": "No.", "likes": [], "dislikes": []}\n'
+    )
     assert read_profiles(path) == {
         "p1": Profile("Tea.", {"tea": 1, "cats": 1, "gin": -1}),
         "p2": Profile("No.", {}),

@@ -37,9 +37,17 @@ def test_a_search_and_its_events_come_back_field_by_field(tmp_path):
     log.event(first, "clicked", "d1", time=NOON + timedelta(seconds=9))
     log.event(first, "thumbs_down", detail="too old", time=NOON + timedelta(seconds=5))
     assert log.searches().to_dict("records") == [
-        {"search_id": first, "time": NOON, "session": "s1", "system": "BM25", "query": "join two tables",
-         "doc_ids": ["d2", "d1"], "scores": [0.9, 0.5], "source": "live"}
-    ]  # fmt: skip
+        {
+            "search_id": first,
+            "time": NOON,
+            "session": "s1",
+            "system": "BM25",
+            "query": "join two tables",
+            "doc_ids": ["d2", "d1"],
+            "scores": [0.9, 0.5],
+            "source": "live",
+        }
+    ]
     events = log.events()
     assert events["kind"].tolist() == ["thumbs_down", "clicked"]
     assert events["doc_id"].isna().tolist() == [True, False]
@@ -271,7 +279,8 @@ PERSONAL = {
 HARMLESS = """numpy 1.26.4|2026-11-22|2026-11-22 10:30:00|2026-11-22 2026-11-23|01-02-2026 03:04|shape (1200, 384)|1,200
 200000 rows|reshape 256 512 1024|100 200 300 400 500|10 000 000|4155552671|2147483647|9223372036854775807|1700000000000
 3.14159265358979|192.168.100.200|127.0.0.1:8080|1e-10|x+12345678|+1 -1|0.15 0.25|01 02 03 04 05 06|0110100110|09:15:30
-A@B.T|a@b.sum()|user@host|sort(key=lambda x: x[1])|max_tokens=200000|key error in dict|primary key: id|bearer authentication
+A@B.T|a@b.sum()|user@host|sort(key=lambda x: x[1])|max_tokens=200000|key error in dict|primary key: id\
+|bearer authentication
 reset password: the user cannot log in|sk-learn-contrib|550e8400-e29b-41d4-a716-446655440000|phone numbers, 2000000 rows
 ISO 8601|4111 1111 1111 1112|DE89 3704 1044 1532 1130 01|978-3-16-148410-0|float64 1234567890123|step_2_token|utf-8"""
 
@@ -445,14 +454,24 @@ def test_imported_queries_and_users_are_redacted(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "columns", "says"),
     [
-        ("a.csv", CSV, {"query": "question"}, r"a\.csv, line 1: missing column 'question' for query \(found q, ts, user"),
+        (
+            "a.csv",
+            CSV,
+            {"query": "question"},
+            r"a\.csv, line 1: missing column 'question' for query \(found q, ts, user",
+        ),
         ("a.csv", CSV, {"results": "docs"}, "does not say where the query is"),
         ("a.csv", CSV, {"query": "q", "clicks": "click"}, "'clicks', which the search log does not have: use query"),
         ("a.csv", "q,ts\na,2026-11-02\nb,soon\n", {"query": "q", "time": "ts"}, r"line 3, column 'ts': .*found 'soon'"),
         ("a.csv", "q,ts\na,12\n", {"query": "q", "time": "ts"}, r"line 2, column 'ts': .*found '12'"),
         ("a.csv", 'q\n"two\nlines"\n" "\n', {"query": "q"}, "line 4, column 'q': the query is empty"),
         ("a.csv", "q,d\na,[1\n", {"query": "q", "results": "d"}, r"line 2, column 'd': expected ids, found '\[1'"),
-        ("a.csv", "q,d,s\na,d1 d2,3\n", {"query": "q", "results": "d", "scores": "s"}, "line 2, column 's': 1 scores for 2"),
+        (
+            "a.csv",
+            "q,d,s\na,d1 d2,3\n",
+            {"query": "q", "results": "d", "scores": "s"},
+            "line 2, column 's': 1 scores for 2",
+        ),
         ("a.csv", "q,u\na,maybe\n", {"query": "q", "thumbs_up": "u"}, "line 2, column 'u': expected yes or no"),
         ("a.csv", "q,d\na,d1,d2\n", {"query": "q"}, "line 2: more cells"),
         ("a.csv", "q,d\na,d\na\n", {"query": "q"}, "line 3: fewer cells"),
@@ -463,7 +482,7 @@ def test_imported_queries_and_users_are_redacted(tmp_path):
         ("a.jsonl", '{"q": "a"}\n{"x": "b"}\n', {"query": "q"}, "line 2, column 'q': the query is empty"),
         ("a.jsonl", '{"q": "a", "d": {"id": 1}}\n', {"query": "q", "results": "d"}, "line 1, column 'd': expected ids"),
     ],
-)  # fmt: skip
+)
 def test_errors_of_an_import_name_file_line_and_column(tmp_path, name, text, columns, says):
     log = SearchLog(tmp_path / "log")
     with pytest.raises(WorkbookError, match=says):

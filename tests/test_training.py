@@ -48,15 +48,30 @@ def test_triplets_with_nothing_wrong_pass():
         (Triplet("x", "a query", "blank"), r"^Query 'x' has the positive 'blank', which is empty or missing: .*\.$"),
         (Triplet("x", "a query", "lost"), r"^Query 'x' has the positive 'lost', which is empty or missing: .*\.$"),
         (Triplet("x", " \n", "d1"), r"^The text of query 'x' is empty: write it or drop its triplets\.$"),
-        (Triplet("x", "a query", "d1", ("d2", "lost")), r"^The negative 'lost' of query 'x' is empty or missing: .*\.$"),
+        (
+            Triplet("x", "a query", "d1", ("d2", "lost")),
+            r"^The negative 'lost' of query 'x' is empty or missing: .*\.$",
+        ),
         (Triplet("x", "a query", "d1", ("blank",)), r"^The negative 'blank' of query 'x' is empty or missing: .*\.$"),
         (Triplet("x", "a query", "d1", ("d2", "d1")), r"^'d1' is a negative of query 'x' and a positive .*\.$"),
-        (Triplet("x", "query  number\n3", "d1", ("d3",)), r"^'d3' is a negative of query 'x' and a positive of the same words: keep one of the two\.$"),
+        (
+            Triplet("x", "query  number\n3", "d1", ("d3",)),
+            r"^'d3' is a negative of query 'x' and a positive of the same words: keep one of the two\.$",
+        ),
         (Triplet("x", "query number 3", "d1", ("twin",)), r"^'twin' is a negative of query 'x' and a positive .*\.$"),
     ],
-    ids=["no positive", "empty positive", "missing positive", "empty query", "missing negative", "empty negative",
-         "its own positive", "positive of the same words", "the same text by another id"],
-)  # fmt: skip
+    ids=[
+        "no positive",
+        "empty positive",
+        "missing positive",
+        "empty query",
+        "missing negative",
+        "empty negative",
+        "its own positive",
+        "positive of the same words",
+        "the same text by another id",
+    ],
+)
 @pytest.mark.parametrize("place", [0, 40])
 def test_triplet_that_is_wrong_is_named_in_one_sentence(spoiled, said, place):
     with pytest.raises(WorkbookError, match=said) as error:
@@ -197,7 +212,9 @@ def test_sample_of_queries_holds_every_smaller_one_of_its_seed():
 
 def test_sample_of_queries_is_drawn_by_its_seed_alone():
     data = training_set(collection("train", "dev"), SYNTHETIC)
-    assert sample_queries(data, 10, 3) == sample_queries(training_set(collection("train", "dev"), SYNTHETIC[::-1]), 10, 3)  # fmt: skip
+    assert sample_queries(data, 10, 3) == sample_queries(
+        training_set(collection("train", "dev"), SYNTHETIC[::-1]), 10, 3
+    )
     assert sample_queries(data, 10, 3) != sample_queries(data, 10, 4)
 
 
@@ -343,11 +360,21 @@ def test_evaluators_have_the_key_of_what_they_ask(run):
     asked = other(DEV_QUERIES, q50="another")
     judged = other(DEV_QRELS, q50={"d50": 1})
     text = other(TOY.corpus, **{next(iter(run["q50"])): "another"})
-    retrieval = [(DEV_QUERIES, DEV_QRELS, TOY.corpus), (asked, DEV_QRELS, TOY.corpus), (DEV_QUERIES, judged, TOY.corpus),
-                 (DEV_QUERIES, DEV_QRELS, text)]  # fmt: skip
+    retrieval = [
+        (DEV_QUERIES, DEV_QRELS, TOY.corpus),
+        (asked, DEV_QRELS, TOY.corpus),
+        (DEV_QUERIES, judged, TOY.corpus),
+        (DEV_QUERIES, DEV_QRELS, text),
+    ]
     assert len({DevRetrieval(*given).key for given in retrieval}) == 4
-    reranking = [(DEV_QUERIES, DEV_QRELS, few, TOY.corpus), (asked, DEV_QRELS, few, TOY.corpus), (DEV_QUERIES, judged, few, TOY.corpus),
-                 (DEV_QUERIES, DEV_QRELS, few, text), (DEV_QUERIES, DEV_QRELS, swapped, TOY.corpus), (DEV_QUERIES, DEV_QRELS, few, TOY.corpus, 5)]  # fmt: skip
+    reranking = [
+        (DEV_QUERIES, DEV_QRELS, few, TOY.corpus),
+        (asked, DEV_QRELS, few, TOY.corpus),
+        (DEV_QUERIES, judged, few, TOY.corpus),
+        (DEV_QUERIES, DEV_QRELS, few, text),
+        (DEV_QUERIES, DEV_QRELS, swapped, TOY.corpus),
+        (DEV_QUERIES, DEV_QRELS, few, TOY.corpus, 5),
+    ]
     assert len({DevReranking(*given).key for given in reranking}) == 6
     # What is below the depth is not asked.
     assert DevReranking(DEV_QUERIES, DEV_QRELS, run, TOY.corpus).key == DevReranking(*reranking[0]).key

@@ -112,7 +112,9 @@ def test_nothing_looks_like_a_card_number_or_an_address():
     assert [cell for cell in CELLS if card_numbers(cell) or addresses(cell)] == []
 
 
-@pytest.mark.parametrize("text", ["4111111111111111", "card 4111 1111 1111 1111.", "4222222222222", "4111-1111-1111-1111-111"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["4111111111111111", "card 4111 1111 1111 1111.", "4222222222222", "4111-1111-1111-1111-111"]
+)
 def test_card_numbers_are_noticed(text):
     assert card_numbers(text)
 
@@ -253,8 +255,11 @@ def test_a_new_category_is_measured_on_merchants_of_test_alone(small):
     assert small.splits == {"train": ["t1"], "dev": ["t3"], "test": ["t5", "t6"]}  # t2 and t4 are nowhere
     assert (small.ids("test"), small.ids("test", new=True)) == (["t6"], ["t5"])
     qrels = small.collection().qrels
-    assert qrels == {"train": {"t1": {"office": 1}}, "dev": {"t3": {"office": 1}},
-                     "test": {"t6": {"office": 1}, "t5": {"insurance": 1}}}  # fmt: skip
+    assert qrels == {
+        "train": {"t1": {"office": 1}},
+        "dev": {"t3": {"office": 1}},
+        "test": {"t6": {"office": 1}, "t5": {"insurance": 1}},
+    }
 
 
 def test_texts_and_labels_come_in_the_order_asked_for(small):

@@ -112,8 +112,11 @@ def test_fewer_are_left_than_wanted(kind):
     [t] = build_triplets(corpus, queries, positives, kind, n=5, margin=None, known={"q": {"b": 2}}, **needed)
     assert t.negative_ids in {"in-batch": [()]}.get(kind, [("c",), ("twin",)])
     assert shortfall([t], 5) == {
-        "triplets": 1, "negatives": len(t.negative_ids), "short": 1, "empty": int(kind == "in-batch")
-    }  # fmt: skip
+        "triplets": 1,
+        "negatives": len(t.negative_ids),
+        "short": 1,
+        "empty": int(kind == "in-batch"),
+    }
 
 
 @EVERY_KIND
@@ -223,7 +226,8 @@ def test_filtered_negatives_are_the_first_that_the_judge_keeps():
         asked.append((query, passages))
         return [passage not in ("text of near", "text of d") for passage in passages]
 
-    # Candidates: near, c, d, e, far. Two are wanted, so four are shown; two of these stay, and "far" is not asked about.
+    # Candidates: near, c, d, e, far. Two are wanted, so four are shown; two of these stay, and "far" is not asked
+    # about.
     assert by_hand("filtered", n=2, margin=None, keep=keep) == [("c", "e")]
     assert asked == [("query", [f"text of {name}" for name in ("near", "c", "d", "e")])]
     assert by_hand("filtered", n=3, margin=None, keep=keep) == [("c", "e", "far")]
@@ -277,7 +281,7 @@ def test_mixed_with_one_negative_alternates_from_query_to_query():
         ({"positives": {"q": {"good": 0}}}, "a triplet needs a positive"),
         ({"positives": {}}, "a triplet needs a positive"),
     ],
-)  # fmt: skip
+)
 def test_what_a_person_can_get_wrong_ends_in_a_sentence(change, sentence):
     with pytest.raises(WorkbookError, match=sentence):
         build_triplets(**{**BY_HAND, **change})

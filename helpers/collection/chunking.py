@@ -1,4 +1,4 @@
-"""Cut documents into chunks, by chonkie's chunkers behind one call; a chunk's id is its document's id, ``#`` and a number."""
+"""Cut documents into chunks with chonkie's chunkers; the id of a chunk is its document's id, ``#`` and a number."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from helpers.models.load import packaged_encoder
 from helpers.store.files import WorkbookError
 from helpers.store.progress import tracked
 
-_ROOM = 0.9  # of the encoder's limit: another tokenizer than the chunker's may count more tokens
+_ROOM = 0.9  # share of the encoder's limit that a chunk may fill: its tokenizer may count more than the chunker's
 
 METHODS = ("fixed size", "sentence", "recursive", "structure-aware", "semantic")
 CHUNK_TOKENS = 128
@@ -131,9 +131,12 @@ def chunker(method: str, size: int = CHUNK_TOKENS, embedder: Embedder | None = N
         if embedder is None:
             raise WorkbookError("Semantic chunking compares sentences: pass an embedder.")
         inner = SemanticChunker(
-            embedding_model=_EmbedderForChonkie(embedder), chunk_size=size, threshold=0.5, similarity_window=1,
+            embedding_model=_EmbedderForChonkie(embedder),
+            chunk_size=size,
+            threshold=0.5,
+            similarity_window=1,
             min_characters_per_sentence=60,
-        )  # fmt: skip
+        )
     else:
         raise WorkbookError(f"There is no chunker {method!r}: choose one of {', '.join(METHODS)}.")
     return lambda _title, text: [c.text.strip() for c in inner.chunk(text) if c.text.strip()]
@@ -188,9 +191,10 @@ def token_counts(texts: Sequence[str], encoder: SentenceTransformer) -> list[int
 
 
 def cut_long(corpus: Mapping[str, str], encoder: SentenceTransformer) -> tuple[dict[str, str], dict[str, str]]:
-    """Passages of at most the encoder's limit, and {chunk_id: doc_id} of those that were cut; ({…}, {}) where none is longer.
+    """Cut the passages that are longer than the encoder's limit, of which it would read only the beginning.
 
-    What is longer would be read by its beginning alone. A chunk's id is the passage's, ``#`` and a number.
+    Returns all passages, cut where necessary, and {chunk_id: doc_id} of those that were cut, {} where none was. The id
+    of a chunk is the passage's id, ``#`` and a number.
     """
     limit = encoder.max_seq_length or 512
     counts = dict(zip(corpus, token_counts(list(corpus.values()), encoder), strict=True))

@@ -25,8 +25,8 @@ class Collection:
     qrels : {split: {query_id: {doc_id: grade}}}, grade 0 = not relevant, higher = more relevant
     pages : {document_id: whole text} where the passages are parts of longer documents, else {}
     query_info : {query_id: what is known of the query, such as kind or library}
-    clicked : the queries whose labels are clicks of a search log, which are no judgments
-    notices : sentences about what was found and put right when it was opened
+    clicked : ids of the queries whose labels are clicks of a search log, not judgments
+    notices : sentences about what was found and put right when the collection was opened
     """
 
     name: str
@@ -87,7 +87,10 @@ class Collection:
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(qrels)} {split}" for split, qrels in self.qrels.items())
-        return f"Collection({self.name}: {len(self.corpus):,} passages, {len(self.queries):,} queries{f' ({splits})' if splits else ''})"
+        return (
+            f"Collection({self.name}: {len(self.corpus):,} passages, "
+            f"{len(self.queries):,} queries{f' ({splits})' if splits else ''})"
+        )
 
 
 def _bucket(query_id: str) -> float:
@@ -98,7 +101,10 @@ def _bucket(query_id: str) -> float:
 def carve_splits(
     qrels: dict[str, dict[str, dict[str, int]]], notices: list[str]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Make missing dev and train splits by a hash of the query id, never touching a test split that came with the data."""
+    """Make missing dev and train splits by a hash of the query id; a test split that came with the data is not touched.
+
+    Adds a sentence about each split it makes to ``notices``. Splits without a relevant passage are dropped.
+    """
 
     def cut(source: dict, *shares: float) -> list[dict]:
         bounds = [sum(shares[: i + 1]) for i in range(len(shares))]
@@ -159,9 +165,9 @@ def _open_pydocs() -> Collection:
 
 
 def own_name(path: Path) -> str:
-    """What a collection of one's own is called, and its build folder: the file's or folder's name, and a short hash of its path.
+    """The name of a user's own collection and of its build folder: the file's or folder's name and a hash of its path.
 
-    So neither two folders of one name nor a file called pydocs.jsonl share what is made.
+    With the hash, two folders of one name have separate build folders, and so does a file called pydocs.jsonl.
     """
     whole = path.resolve()
     stem = whole.name if whole.is_dir() else whole.name.split(".")[0]
@@ -184,7 +190,8 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
     path = next((p for p in (Path(chosen).expanduser(), ROOT / chosen) if p.exists()), None)
     if path is None:
         raise WorkbookError(
-            f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) nor a file or folder here: correct the path."
+            f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) "
+            "nor a file or folder here: correct the path."
         )
     name = own_name(path)
     queries, qrels, info, pages, notices = {}, {}, {}, {}, []
@@ -209,7 +216,8 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
     unknown = [s for s in qrels if _SAME.get(s, s) not in (*SPLITS, "all")]
     if unknown:
         raise WorkbookError(
-            f"{path / 'qrels' / unknown[0]}.tsv is no split: name the files train.tsv, dev.tsv and test.tsv (any of them)."
+            f"{path / 'qrels' / unknown[0]}.tsv is no split: "
+            "name the files train.tsv, dev.tsv and test.tsv (any of them)."
         )
     times = Counter(_SAME.get(s, s) for s in qrels)
     rivals = [s for s in qrels if times[_SAME.get(s, s)] > 1]

@@ -93,7 +93,10 @@ def read_texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
 
 
 def read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Qrels:
-    """{query_id: {doc_id: grade}} of a qrels file: query-id, corpus-id, score apart by tabs, more columns ignored."""
+    """{query_id: {doc_id: grade}} of a file with query-id, corpus-id and score between tabs; more columns are ignored.
+
+    Raises WorkbookError for unknown ids, for grades that are not whole numbers, and if no grade is above 0.
+    """
     qrels: Qrels = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         row = line.rstrip("\r").split("\t")
@@ -107,8 +110,8 @@ def read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> Q
         for what, key, known in (("query", query, queries), ("document", doc, corpus)):
             if key not in known:
                 raise WorkbookError(
-                    f"{path}, line {number}: the {what} {key!r} is not in {'queries' if what == 'query' else 'corpus'}.jsonl: "
-                    "correct the id or remove the line."
+                    f"{path}, line {number}: the {what} {key!r} is not in "
+                    f"{'queries' if what == 'query' else 'corpus'}.jsonl: correct the id or remove the line."
                 )
         try:
             qrels.setdefault(query, {})[doc] = int(grade)
@@ -167,7 +170,7 @@ def read_document(path: Path) -> str:
 def read_documents(folder: Path, made: Path | None = None) -> dict[str, str]:
     """{path inside the folder: text} of all documents below it, in the order of their paths.
 
-    Hidden ones stay out, and those in ``made``, where the workbook writes, should it lie inside the folder.
+    Hidden documents are left out, and so are those in ``made``, the folder that the workbook writes to.
     """
     inside = sorted(p for p in folder.rglob("*") if p.is_file() and kind_of(p) in DOCUMENT_TYPES)
     if made is not None and not folder.resolve().is_relative_to(made):
@@ -175,7 +178,8 @@ def read_documents(folder: Path, made: Path | None = None) -> dict[str, str]:
     paths = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not paths:
         raise WorkbookError(
-            f"{folder} holds neither a corpus.jsonl nor a document ({', '.join(DOCUMENT_TYPES)}): name another folder or file."
+            f"{folder} holds neither a corpus.jsonl nor a document ({', '.join(DOCUMENT_TYPES)}): "
+            "name another folder or file."
         )
     return {p.relative_to(folder).as_posix(): read_document(p) for p in paths}
 
@@ -195,7 +199,7 @@ def _obvious(columns: list[str], frame: pd.DataFrame, path: Path) -> str:
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """A csv, tsv, jsonl or parquet file as it stands; raises WorkbookError for one that cannot be read or has no rows."""
+    """A csv, tsv, jsonl or parquet file as a table; raises WorkbookError if it cannot be read or has no rows."""
     kind = kind_of(path)
     try:
         if kind == ".jsonl":

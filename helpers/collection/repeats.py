@@ -1,4 +1,4 @@
-"""The guard against leaks of queries: is a text that is to be trained on a held-out query in other clothes?"""
+"""Guards against leaks between splits: texts that repeat a held-out query, passages that nearly repeat each other."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,17 +7,18 @@ import numpy as np
 
 from helpers.collection.text import same, tokenize
 
-DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates are above both
+DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates reach both
 _BLOCK = 500  # passages compared with all others at a time: 40 MB of cosines at 20,000 passages
-_NEIGHBOURS = 50  # of one passage that are compared word by word: what a template makes alike is many
+_NEIGHBOURS = 50  # of a passage are compared word by word; a template can give it very many near ones
 
-TOO_ALIKE = 0.9  # a train query that shares as many of its words with a held-out one is the same question
+TOO_ALIKE = 0.9  # common share of all words from which on a train query is the same question as a held-out one
 
 
 class Repeats:
-    """Whether a text repeats one of ``held``, whatever its capitals, punctuation and order of words.
+    """Tells whether a text repeats one of the texts in ``held``, whatever its capitals, punctuation and word order.
 
-    It does where it shares at least 0.9 of all words of both (stemmed, without stop words), or is the same text in other capitals.
+    A text repeats another if at least 0.9 of all words of the two (stemmed, without stop words) are in both, or if it
+    is the same text in other capitals.
     """
 
     def __init__(self, held: Iterable[str]):
@@ -41,10 +42,11 @@ def _plain(text: str) -> str:
 
 
 def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str, str]:
-    """{doc_id: the first id of its group} of all passages that nearly repeat another one; {} where none does.
+    """{doc_id: first id of its group} of all passages that nearly repeat another one; {} where none does.
 
-    Two passages are near-duplicates when their cosine is at least 0.95 and they share at least 0.8 of their words (stemmed);
-    through any chain of them they are one group. ``vectors`` are the passages' unit vectors, in the order of ``corpus``.
+    Two passages are near-duplicates when their cosine is at least 0.95 and they share at least 0.8 of their words
+    (stemmed). Passages linked by a chain of near-duplicates form one group. ``vectors`` are the passages' unit vectors,
+    in the order of ``corpus``.
     """
     ids = list(corpus)
     first = list(range(len(ids)))

@@ -31,14 +31,14 @@ def tokenize(text: str) -> list[str]:
 
 
 def same(text: str) -> str:
-    """The text with every run of white space as one blank: texts that agree in this count as one everywhere."""
+    """The text with every run of white space as one blank; texts that agree in this count as the same everywhere."""
     return " ".join(text.split())
 
 
 def guess_language(texts: Iterable[str], sample: int = 300) -> str | None:
-    """The language of most of the texts, or their script where it is not the Latin one; None for English or where nothing tells.
+    """The language of most of the texts, or their script where it is not Latin; None for English, or if nothing tells.
 
-    By counting frequent little words; code and labels of two words have none, and get None.
+    The guess counts frequent short words. Code and labels of two words hold none of them, and give None.
     """
     chosen = [text[:1000] for text in texts]
     joined = " ".join(chosen[:: max(1, len(chosen) // sample)]).lower()

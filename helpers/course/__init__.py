@@ -1,4 +1,7 @@
-"""What the notebooks need beside the subject: running them, figures, checks of exercises, the small worlds of 01 and 09."""
+"""What the notebooks need apart from retrieval itself.
+
+A runner, figures, the checks of the exercises, and the small data sets of notebooks 01 and 09.
+"""
 
 from helpers.course.exercises import (
     check_00_passages,

@@ -1,4 +1,7 @@
-"""Figures of two models side by side, of what examples buy, and of what quality costs; the title is the takeaway, passed in."""
+"""Figures that compare two models, show what more training examples bring, and what quality costs.
+
+Each function takes the title as an argument: it states the takeaway.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +15,10 @@ from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
 
 
 def two_maps(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """The same plane for each model: (queries, their passages), both of shape (n, 2); a line joins each query with its passage."""
+    """Draw queries and their right passages in the plane, one panel per model; lines join each query and its passage.
+
+    ``panels`` maps a model's name to two arrays of shape (n, 2): the queries, and their passages in the same order.
+    """
     figure, axes = blank(9.5, 4.6, columns=len(panels))
     everything = np.concatenate([points for pair in panels.values() for points in pair])
     for ax, (name, (queries, passages)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
@@ -33,17 +39,20 @@ def two_maps(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) ->
 def rank_shifts(
     before: Sequence[int], after: Sequence[int], deepest: int, names: tuple[str, str], title: str
 ) -> Figure:
-    """One point a query: the rank of its first right passage by two systems; below the diagonal the second is better.
+    """Draw one point per query: the rank of its first right passage by two systems.
 
-    Ranks count from 1; what was not found within ``deepest`` has the rank ``deepest`` + 1.
+    Below the diagonal the second system is better. Ranks count from 1; a passage that was not found within
+    ``deepest`` gets the rank ``deepest`` + 1.
     """
     figure, axes = blank(5.8, 5.2)
     rng = np.random.default_rng(0)
     x, y = (np.asarray(r, dtype=float) * np.exp(rng.normal(0, 0.045, len(r))) for r in (before, after))
     better, worse = np.asarray(after) < np.asarray(before), np.asarray(after) > np.asarray(before)
     for chosen, color, label in (
-        (better, COLORS[2], "better"), (worse, COLORS[1], "worse"), (~(better | worse), COLORS[6], "the same"),
-    ):  # fmt: skip
+        (better, COLORS[2], "better"),
+        (worse, COLORS[1], "worse"),
+        (~(better | worse), COLORS[6], "the same"),
+    ):
         axes.scatter(x[chosen], y[chosen], s=22, alpha=0.6, color=color, linewidths=0, label=f"{label}: {chosen.sum()}")
     axes.plot([0.8, deepest * 1.4], [0.8, deepest * 1.4], color="black", linewidth=1)
     ticks = [t for t in (1, 3, 10, 30, 100) if t < deepest] + [deepest + 1]
@@ -61,9 +70,9 @@ def rank_shifts(
 
 
 def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) -> Figure:
-    """nDCG@10 against training questions: each seed a dot, the line through the means; ``lines`` are untrained systems.
+    """Draw nDCG@10 against the number of training questions: a dot per seed, and a line through the means.
 
-    ``table`` has columns questions and ndcg@10.
+    ``table`` has the columns questions and ndcg@10; ``lines`` are the scores of untrained systems, drawn dashed.
     """
     figure, axes = blank(8.5, 4.6)
     means = table.groupby("questions")["ndcg@10"].mean()
@@ -89,9 +98,11 @@ def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) 
     for i, (name, value) in enumerate(lines.items()):
         axes.axhline(value, color=COLORS[1:][i % 7], linestyle="--", linewidth=1.5, label=f"{name} ({value:.3f})")
     axes.set(
-        xticks=range(len(means)), xticklabels=[f"{size:,}" for size in means.index],
-        xlabel="questions trained on (not to scale)", ylabel="nDCG@10 on dev",
-    )  # fmt: skip
+        xticks=range(len(means)),
+        xticklabels=[f"{size:,}" for size in means.index],
+        xlabel="questions trained on (not to scale)",
+        ylabel="nDCG@10 on dev",
+    )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     headline(axes, title)
@@ -99,7 +110,10 @@ def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) 
 
 
 def seeds(table: pd.DataFrame, baseline: float, xlabel: str, title: str) -> Figure:
-    """One row a name, one dot a seed, a bar at the mean; ``table`` has columns name and small dev, the dashed line is untrained."""
+    """Draw one row per name: a dot for each seed and a bar up to their mean; the dashed line is the untrained model.
+
+    ``table`` has the columns name and small dev; ``baseline`` is the untrained model's score.
+    """
     means = table.groupby("name")["small dev"].mean().sort_values()
     figure, axes = blank(8, 1.3 + 0.42 * len(means))
     axes.barh(range(len(means)), means, color=COLORS[0], alpha=0.3, height=0.65)
@@ -122,7 +136,11 @@ def seeds(table: pd.DataFrame, baseline: float, xlabel: str, title: str) -> Figu
 
 
 def quality_per_byte(table: pd.DataFrame, title: str) -> Figure:
-    """nDCG@10 against bytes a passage, one line a precision; ``table`` has columns precision, width, bytes, ndcg@10, model."""
+    """Draw nDCG@10 against the bytes that a passage takes, one line per model and precision.
+
+    ``table`` has the columns precision, width, bytes, ndcg@10 and model. The lines of its first model are solid; the
+    numbers at their points are widths.
+    """
     figure, axes = blank(8.5, 4.4)
     for i, ((model, precision), rows) in enumerate(table.groupby(["model", "precision"], sort=False)):
         rows = rows.sort_values("bytes")
@@ -156,15 +174,16 @@ def quality_per_byte(table: pd.DataFrame, title: str) -> Figure:
 
 
 def efficient(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no other beats in both ``ms`` (lower) and ``ndcg@10`` (higher), fastest first."""
+    """The rows that no other row beats in both ``ms`` (lower is better) and ``ndcg@10`` (higher), fastest first."""
     rows = table.sort_values(["ms", "ndcg@10"], ascending=[True, False])
     return rows[rows["ndcg@10"] > rows["ndcg@10"].cummax().shift(fill_value=-1.0)]
 
 
 def trade_off(table: pd.DataFrame, title: str) -> Figure:
-    """nDCG@10 against milliseconds a query: a line a system over its depths, the numbers are passages reranked; grey: the frontier.
+    """Draw nDCG@10 against milliseconds per query, one line per pair of first stage and reranker.
 
-    ``table`` has columns first, reranker, k, ms, ndcg@10.
+    The numbers at the points say how many passages are reranked; the grey band is the frontier, where no system is both
+    better and faster. ``table`` has the columns first, reranker, k, ms and ndcg@10.
     """
     figure, axes = blank(9, 5)
     frontier = efficient(table)
@@ -211,7 +230,10 @@ def trade_off(table: pd.DataFrame, title: str) -> Figure:
 
 
 def token_scores(scores: np.ndarray, query: Sequence[str], passage: Sequence[str], title: str) -> Figure:
-    """Cosine of each query token (rows) to each passage token (columns); a frame marks each row's best, which MaxSim counts."""
+    """Draw the cosine of each query token (rows) to each passage token (columns).
+
+    A frame marks the best passage token of each row: these are the values that MaxSim uses.
+    """
     figure, axes = blank(max(7.0, 1.8 + 0.34 * len(passage)), 1.6 + 0.3 * len(query))
     axes.imshow(scores, cmap="Blues", vmin=0, vmax=max(0.01, float(scores.max())), aspect="auto")
     axes.scatter(

@@ -1,4 +1,7 @@
-"""More of the course's figures: distributions, maps, matrices and rates; the title is the takeaway, passed in."""
+"""More of the course's figures: distributions, maps, matrices and rates.
+
+Each function takes the title as an argument: it states the takeaway.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +14,10 @@ from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
 
 
 def histograms(groups: Mapping[str, Sequence[float]], xlabel: str, title: str, bins: int = 20) -> Figure:
-    """Outlined histograms of several groups of values on the same bins, each as shares of its group; a tick marks its mean."""
+    """Draw outlined histograms of several groups of values on the same bins, each as shares of its group.
+
+    A dotted line marks the mean of each group.
+    """
     values = np.concatenate([np.asarray(v, dtype=float) for v in groups.values()])
     edges = np.linspace(values.min(), values.max() if values.max() > values.min() else values.min() + 1, bins + 1)
     figure, axes = blank(8, 3.6)
@@ -29,7 +35,7 @@ def histograms(groups: Mapping[str, Sequence[float]], xlabel: str, title: str, b
 
 
 def similarity_histograms(kinds: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
-    """One panel a kind of negatives: cosine of the anchor to its positive, and to its negatives."""
+    """Draw one panel per kind of negatives: the cosine of the anchor to its positive, and to its negatives."""
     figure, panels = blank(2.5 * len(kinds) + 0.5, 3.2, columns=len(kinds))
     everything = np.concatenate([np.asarray(v, dtype=float) for pair in kinds.values() for v in pair])
     edges = np.linspace(everything.min(), everything.max(), 25)
@@ -53,7 +59,10 @@ def similarity_histograms(kinds: Mapping[str, tuple[Sequence[float], Sequence[fl
 
 
 def text_map(groups: Mapping[str, np.ndarray], title: str) -> Figure:
-    """Points in the plane, one colour and marker a group of texts; neighbours are alike, the axes mean nothing."""
+    """Draw texts as points in the plane, with one colour and marker per group.
+
+    Texts that are alike lie near each other; the axes mean nothing.
+    """
     figure, axes = blank(8, 5.6)
     for i, (name, points) in enumerate(groups.items()):
         axes.scatter(
@@ -74,7 +83,7 @@ def text_map(groups: Mapping[str, np.ndarray], title: str) -> Figure:
 
 
 def agreement(first: Mapping[str, float], second: Mapping[str, float], xlabel: str, ylabel: str, title: str) -> Figure:
-    """One point a system: its score by one evaluation against its score by another."""
+    """Draw one point per system: its score by one evaluation against its score by another."""
     figure, axes = blank(7.5, 4.4)
     for i, name in enumerate(first):
         axes.scatter(first[name], second[name], s=80, color=COLORS[i % 8], marker=MARKERS[i % 8], label=name, zorder=3)
@@ -85,7 +94,7 @@ def agreement(first: Mapping[str, float], second: Mapping[str, float], xlabel: s
 
 
 def confusion(matrices: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """One panel a judge: how many pairs of each true grade (rows) got which grade (columns)."""
+    """Draw one panel per judge: how many pairs of each true grade (rows) the judge gave which grade (columns)."""
     figure, panels = blank(3.2 * len(matrices) + 0.6, 3.4, columns=len(matrices))
     for axes, (name, matrix) in zip(np.atleast_1d(panels), matrices.items(), strict=True):
         counts = matrix.to_numpy()
@@ -115,7 +124,10 @@ def confusion(matrices: Mapping[str, pd.DataFrame], title: str) -> Figure:
 
 
 def rates(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
-    """A rate a row with its 95 % interval: ``table`` has columns rate, low, high, in [0, 1], or rate alone; first row on top."""
+    """Draw one rate per row, the first row on top, with its 95 % interval if the table has one.
+
+    ``table`` has the columns rate, low and high, or rate alone; all are in [0, 1].
+    """
     rows = table.iloc[::-1]
     figure, axes = blank(8, 1.2 + 0.42 * len(rows))
     positions = np.arange(len(rows))
@@ -134,7 +146,10 @@ def rates(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
 
 
 def by_rank(lines: Mapping[str, Mapping[int, float]], ylabel: str, title: str) -> Figure:
-    """A value against the rank at which a passage was shown, one line a group; dashed where the name says corrected."""
+    """Draw a value against the rank at which a passage was shown, one line per group.
+
+    The line is dashed if the group's name contains "corrected".
+    """
     figure, axes = blank(8, 3.8)
     for i, (name, line) in enumerate(lines.items()):
         style = "--" if "corrected" in name else "-"

@@ -21,7 +21,7 @@ def _started(answer: Any) -> bool:
 
 
 def _called(function: Callable, *arguments: Any) -> tuple[Any, str]:
-    """The function's answer, or what it raised in words."""
+    """Call the function: (its answer, ""), or (``...``, a description of the error) when it raises one."""
     try:
         return function(*arguments), ""
     except Exception as error:
@@ -96,7 +96,10 @@ def check_03_copied(function: Any) -> None:
 
 
 def check_03_leaks(function: Any) -> None:
-    """``leaks_into(question, queries)``: ids of the queries that are the same but for capitals, blanks and punctuation."""
+    """``leaks_into(question, queries)``: ids of the queries that are the same as the question.
+
+    Capitals, blanks and punctuation make no difference.
+    """
     queries = {"b": "Cut bread, please!", "a": "cut  BREAD please", "c": "cut breadcrumbs please"}
     cases = [(("cut bread please?", queries), ["a", "b"]), (("toast", queries), [])]
     by_hand(function, cases, "the same question in other clothes is still the same question.")
@@ -116,7 +119,7 @@ def check_03_decisive(answer: Any, gates: pd.DataFrame) -> None:
 
 
 def check_04_redaction(function: Any) -> None:
-    """``redact_staff(text)``: employee numbers and all that the default hook finds."""
+    """``redact_staff(text)``: the text with [staff] for employee numbers and without what the default hook finds."""
     cases = [
         (("call E-20417 now",), "call [staff] now"),
         (("E-20417 or jane@example.com",), "[staff] or [email]"),
@@ -126,7 +129,10 @@ def check_04_redaction(function: Any) -> None:
 
 
 def check_04_corrected(function: Any) -> None:
-    """``corrected_rate(shown, examined)``: clicks weighted by 1 / examination, over impressions."""
+    """``corrected_rate(shown, examined)``: the clicks, each weighted by 1 / the chance that its rank is looked at.
+
+    Their sum is divided by the number of times the passage was shown.
+    """
     chance = {1: 1.0, 2: 0.5, 4: 0.25}
     cases = [
         (([(1, True), (1, False)], chance), 0.5),
@@ -149,14 +155,14 @@ def check_04_topic(answer: Any, per_topic: pd.DataFrame) -> None:
 
 
 def check_05_pairs(function: Any) -> None:
-    """``to_pairs(examples)``: one row a positive, in order."""
+    """``to_pairs(examples)``: one row per positive, in order."""
     row = {"question": "q", "positive_examples": ["a", "b"], "negative_examples": ["c"]}
     pairs = [{"question": "q", "answer": "a"}, {"question": "q", "answer": "b"}]
     by_hand(function, [(([row],), pairs), (([],), [])], "one pair a positive.")
 
 
 def check_05_hard(function: Any) -> None:
-    """``hard_negatives(scores, positives, n, margin)``: the best below the margin, ties by id."""
+    """``hard_negatives(scores, positives, n, margin)``: the ``n`` best that the margin allows, ties by id."""
     scores = {"p": 0.8, "q": 0.5, "a": 0.49, "b": 0.4, "c": 0.4, "d": 0.1}
     cases = [
         ((scores, {"p", "q"}, 2, 0.1), ["b", "c"]),
@@ -184,7 +190,7 @@ def check_06_loss(function: Any) -> None:
 
 
 def check_06_shorten(function: Any) -> None:
-    """``shorten(vector, width)``: the first numbers, at length 1."""
+    """``shorten(vector, width)``: the first ``width`` numbers of the vector, scaled to length 1."""
     cases = [(([3.0, 4.0, 12.0], 2), [0.6, 0.8]), (([0.0, -2.0], 2), [0.0, -1.0]), (([5.0, 1.0, 1.0], 1), [1.0])]
     by_hand(function, cases, "a shorter vector needs its length back before a dot product is a cosine.")
 
@@ -203,7 +209,7 @@ def check_07_maxsim(function: Any) -> None:
 
 
 def check_07_frontier(function: Any) -> None:
-    """``frontier_of(systems)``: {name: (ms, quality)} → names that nothing beats in both, fastest first."""
+    """``frontier_of(systems)``: {name: (ms, quality)} → names of those that no other beats in both, fastest first."""
     cases = [
         (({"a": (10, 0.3), "b": (20, 0.5), "c": (30, 0.4)},), ["a", "b"]),
         (({"slow": (9, 0.2), "fast": (1, 0.2)},), ["fast"]),
@@ -213,7 +219,7 @@ def check_07_frontier(function: Any) -> None:
 
 
 def check_07_rerank(function: Any) -> None:
-    """``reranked_top(first, scores, k)``: the first k by score, the rest as it was."""
+    """``reranked_top(first, scores, k)``: the first ``k`` sorted by score, the rest as it was."""
     scores = {"a": 0.1, "b": 0.9, "c": 0.1, "d": 5.0}
     cases = [
         ((["a", "b", "c", "d"], scores, 3), ["b", "a", "c", "d"]),

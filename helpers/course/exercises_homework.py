@@ -1,4 +1,7 @@
-"""Checks of the homework, and how far it is: one line when an answer is right, one sentence when it is not yet."""
+"""Checks of the homework: one line when an answer is right, one sentence when it is not yet.
+
+``progress`` prints how far the learner is.
+"""
 
 import functools
 import html
@@ -59,20 +62,26 @@ def start() -> None:
 
 
 def _turn(number: str, problem: str, done: str) -> None:
-    """Say and keep whether a task is done; ``problem`` is empty when it is."""
+    """Print whether a task is done and remember it; ``problem`` is empty when it is done."""
     _state[number] = "not yet" if problem else "done"
     print(f"Not yet: {problem}" if problem else f"✓ {done}")
 
 
 def _task(number: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The check of a task: an answer that is still ``...`` is left to do, one of another form gets a sentence instead of a traceback."""
+    """Turn a function into the check of a task.
+
+    An answer that is still ``...`` is left to do; one of another form than asked for gets a sentence, not a traceback.
+    """
 
     def wrap(check: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(check)
         def run(*given: Any) -> Any:
             if any(answer is ... for answer in given):
                 _state.pop(number, None)
-                print(f"Left to do: {number}, {TASKS[number]}. Put your answer where the ... stands and run both cells again.")  # fmt: skip
+                print(
+                    f"Left to do: {number}, {TASKS[number]}. "
+                    "Put your answer where the ... stands and run both cells again."
+                )
                 return None
             try:
                 return check(*given)
@@ -91,25 +100,39 @@ def _first(problems: Sequence[tuple[bool, str]]) -> str:
 
 @_task("11.1")
 def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Mapping[str, str]) -> None:
-    """``(queries, qrels)``: at least 30 queries, each with a right passage of the collection, none of them trained on."""
+    """``(queries, qrels)``: at least 30 queries, each with a right passage of the collection.
+
+    None of them is trained on.
+    """
     if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
         return _turn("11.1", "the answer is a pair of dicts, (queries, qrels).", "")
     queries, qrels = answer
     seen = {same(text) for text in trained_on.values()}
     right = {q: [d for d, grade in docs.items() if grade > 0] for q, docs in qrels.items()}
-    problem = _first([
-        (set(queries) != set(qrels), "queries and qrels have different ids."),
-        (len(qrels) < FEWEST_QUERIES, f"{len(qrels)} queries are too few, at least {FEWEST_QUERIES}."),
-        (not all(right.values()), "a query has no right passage: it cannot tell one system from another."),
-        (any(d not in collection.corpus for docs in right.values() for d in docs), "a right passage is not in the collection."),
-        (any(same(text) in seen for text in queries.values()), "a query is trained on as well: take it out of one of the two."),
-    ])  # fmt: skip
+    problem = _first(
+        [
+            (set(queries) != set(qrels), "queries and qrels have different ids."),
+            (len(qrels) < FEWEST_QUERIES, f"{len(qrels)} queries are too few, at least {FEWEST_QUERIES}."),
+            (not all(right.values()), "a query has no right passage: it cannot tell one system from another."),
+            (
+                any(d not in collection.corpus for docs in right.values() for d in docs),
+                "a right passage is not in the collection.",
+            ),
+            (
+                any(same(text) in seen for text in queries.values()),
+                "a query is trained on as well: take it out of one of the two.",
+            ),
+        ]
+    )
     return _turn("11.1", problem, f"{len(qrels)} queries with {sum(map(len, right.values()))} right passages.")
 
 
 @_task("11.2")
 def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) -> Figure | None:
-    """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, on the same queries; their figure when right."""
+    """``{name: run}``: at least BM25, an encoder, a hybrid and a second stage, all on the same queries.
+
+    When it is right, a figure shows their scores.
+    """
     if not isinstance(answer, Mapping) or not all(isinstance(run, Mapping) for run in answer.values()):
         return _turn("11.2", "the answer is a dict of runs, {name: run}.", "")
     kinds = {
@@ -119,11 +142,16 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
         "first → second": "→|rerank|interaction|cross|stage",
     }
     missing = [kind for kind, words in kinds.items() if not any(re.search(words, name.lower()) for name in answer)]
-    problem = _first([
-        (bool(missing), f"no run has {' or '.join(repr(kind) for kind in missing)} in its name."),
-        (len(answer) < 4, f"there are {len(answer)} runs, and four kinds are asked for."),
-        (any(set(run) != set(queries) for run in answer.values()), "all systems answer the same queries, all of them."),
-    ])  # fmt: skip
+    problem = _first(
+        [
+            (bool(missing), f"no run has {' or '.join(repr(kind) for kind in missing)} in its name."),
+            (len(answer) < 4, f"there are {len(answer)} runs, and four kinds are asked for."),
+            (
+                any(set(run) != set(queries) for run in answer.values()),
+                "all systems answer the same queries, all of them.",
+            ),
+        ]
+    )
     if problem:
         return _turn("11.2", problem, "")
     board = pd.DataFrame([{"system": name, **with_interval(qrels, run)} for name, run in answer.items()])
@@ -134,7 +162,10 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
 
 @_task("11.3")
 def check_11_chunkers(answer: Any, collection: Collection) -> None:
-    """``{method: recall}`` of at least two chunkers of METHODS, in [0, 1]; {} for a collection without whole documents."""
+    """``{method: recall}`` of at least two chunkers of METHODS, in [0, 1].
+
+    {} if the collection has no whole documents.
+    """
     if not collection.pages:
         problem = "" if answer == {} else "there are no whole documents here: the answer is {}."
         return _turn("11.3", problem, "passages are all there is.")
@@ -142,20 +173,28 @@ def check_11_chunkers(answer: Any, collection: Collection) -> None:
     problem = "" if fine else f"the answer has the recall, in [0, 1], of at least two of {', '.join(METHODS)}."
     found = sorted(answer, key=answer.get, reverse=True) if fine else []
     return _turn(
-        "11.3", problem, f"highest recall first: {', '.join(f'{method} {answer[method]:.2f}' for method in found)}."
+        "11.3",
+        problem,
+        f"highest recall first: {', '.join(f'{method} {answer[method]:.2f}' for method in found)}.",
     )
 
 
 @_task("11.4")
 def check_11_low_precision(answer: Any, precision: Mapping[str, float], found: Mapping[str, list[str]]) -> HTML | None:
-    """The five queries with the lowest precision by the judge, worst first, ties by text; when right, with the first three passages ``found``."""
+    """The five queries with the lowest precision by the judge, worst first, ties by text.
+
+    When it is right, the first three passages ``found`` for each are shown.
+    """
     if not precision:
         problem = "" if answer == [] else "nothing was judged: the answer is []."
         return _turn("11.4", problem, "nothing could be judged here.")
     worst = sorted(precision, key=lambda query: (precision[query], query))[:5]
     fine = isinstance(answer, list) and answer == worst
-    _turn("11.4", "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
-          f"these {len(worst)} are worth a person's look.")  # fmt: skip
+    _turn(
+        "11.4",
+        "" if fine else "sort the sample by its precision, lowest first, ties by text, and keep five.",
+        f"these {len(worst)} are worth a person's look.",
+    )
     parts = []
     for query in worst:
         parts.append(f"<p><b>{html.escape(query)}</b> ({precision[query]:.2f})</p>")
@@ -165,32 +204,45 @@ def check_11_low_precision(answer: Any, precision: Mapping[str, float], found: M
 
 @_task("11.5")
 def check_11_flywheel(answer: Any) -> None:
-    """A list of dicts with day, step, who and minutes; every step of STEPS has somebody's name, all within a working day a week."""
+    """A list of dicts with day, step, who and minutes.
+
+    Every step of STEPS has somebody's name, and all of them together take at most one working day per week.
+    """
     keys = {"day", "step", "who", "minutes"}
     if not isinstance(answer, list) or not all(isinstance(row, dict) and keys <= set(row) for row in answer):
         return _turn("11.5", f"each row has {', '.join(sorted(keys))}.", "")
     lacking = [step for step in STEPS if not any(row["step"] == step for row in answer)]
     minutes = sum(row["minutes"] for row in answer)
-    problem = _first([
-        (bool(lacking), f"nobody does this: {', '.join(lacking)}."),
-        (any(row["day"] not in DAYS for row in answer), "the day is one of Monday to Sunday."),
-        (not all(isinstance(row["who"], str) and row["who"].strip() for row in answer), "a step without a name is done by nobody."),
-        (not all(row["minutes"] > 0 for row in answer), "every step takes some minutes."),
-        (minutes > 480, f"{minutes} minutes are more than a day: nobody will keep that up."),
-    ])  # fmt: skip
+    problem = _first(
+        [
+            (bool(lacking), f"nobody does this: {', '.join(lacking)}."),
+            (any(row["day"] not in DAYS for row in answer), "the day is one of Monday to Sunday."),
+            (
+                not all(isinstance(row["who"], str) and row["who"].strip() for row in answer),
+                "a step without a name is done by nobody.",
+            ),
+            (not all(row["minutes"] > 0 for row in answer), "every step takes some minutes."),
+            (minutes > 480, f"{minutes} minutes are more than a day: nobody will keep that up."),
+        ]
+    )
     return _turn("11.5", problem, f"{minutes} minutes a week; put them into the calendar.")
 
 
 @_task("11.6")
 def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) -> Figure | None:
-    """``{sub-task: recall@10}`` for every sub-task, and the name of the one that needs improvement most; their figure when right."""
+    """``{sub-task: recall@10}`` for every sub-task, and the name of the one that needs improvement most.
+
+    When it is right, a figure shows them.
+    """
     if not isinstance(recall, Mapping) or set(recall) != set(subtasks):
         return _turn("11.6", f"one recall for each of {', '.join(subtasks)}.", "")
     worst = min(recall, key=lambda name: (recall[name], name))
-    problem = _first([
-        (not all(0 <= value <= 1 for value in recall.values()), "a recall lies between 0 and 1."),
-        (weakest != worst, f"{weakest!r} does not have the lowest recall."),
-    ])  # fmt: skip
+    problem = _first(
+        [
+            (not all(0 <= value <= 1 for value in recall.values()), "a recall lies between 0 and 1."),
+            (weakest != worst, f"{weakest!r} does not have the lowest recall."),
+        ]
+    )
     _turn("11.6", problem, f"{worst} has the lowest recall@10, {recall[worst]:.0%}.")
     table = pd.DataFrame({"rate": recall}).sort_values("rate", ascending=False)
     return None if problem else rates(table, "recall@10 on dev (higher is better)", f"Weakest: {worst}")
@@ -198,28 +250,39 @@ def check_11_subtasks(recall: Any, weakest: Any, subtasks: Mapping[str, Any]) ->
 
 @_task("11.7")
 def check_11_triplets(answer: Any, held_out: Sequence[Triplet], corpus: Mapping[str, str]) -> None:
-    """Triplets of the training queries with hard negatives; none is a dev or test query."""
+    """Triplets of the training queries with hard negatives; none of the queries is a dev or test query."""
     if not isinstance(answer, list) or not answer or not all(isinstance(t, Triplet) for t in answer):
         return _turn("11.7", "the answer is a list of triplets, as build_triplets gives it.", "")
     empty = shortfall(answer, 1)["empty"]
-    problem = _first([
-        (leaks(answer, held_out, corpus)["queries"] > 0, "a dev or test query is among them."),
-        (empty == len(answer), 'none has a negative: use "encoder-hard", and a greater depth where positives rank low.'),
-        (any(t.positive_id in t.negative_ids for t in answer), "a passage is right and wrong for the same query."),
-    ])  # fmt: skip
+    problem = _first(
+        [
+            (leaks(answer, held_out, corpus)["queries"] > 0, "a dev or test query is among them."),
+            (
+                empty == len(answer),
+                'none has a negative: use "encoder-hard", and a greater depth where positives rank low.',
+            ),
+            (any(t.positive_id in t.negative_ids for t in answer), "a passage is right and wrong for the same query."),
+        ]
+    )
     with_negatives = f"{len(answer) - empty:,} of {len(answer):,} have a negative"
     return _turn("11.7", problem, f"{with_negatives}. {enough(answer)}")
 
 
 @_task("11.8")
 def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
-    """True when the second stage is better than the first by more than luck, else False; ``against`` comes from ``compare``."""
+    """True if the second stage is better than the first by more than luck, else False.
+
+    ``against`` comes from ``compare``.
+    """
     row = against.iloc[0]
     helps = bool(row["p"] < 0.05 and row["difference"] > 0)
     said = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], {p_value(row['p'])}"
     right = isinstance(answer, bool | np.bool_) and bool(answer) == helps
-    _turn("11.8", "" if right else "True only if p is below 0.05 and the difference above 0.",
-          f"{said}: on dev it {'helps' if helps else 'cannot be told from luck, or hurts'}.")  # fmt: skip
+    _turn(
+        "11.8",
+        "" if right else "True only if p is below 0.05 and the difference above 0.",
+        f"{said}: on dev it {'helps' if helps else 'cannot be told from luck, or hurts'}.",
+    )
 
 
 @_task("11.9")
@@ -227,8 +290,14 @@ def check_11_enough(answer: Any, queries: Mapping[str, str]) -> None:
     """ "collect", "adapter" or "encoder", by the number of different texts among the training queries."""
     n = len({same(text) for text in queries.values()})
     right = "collect" if n < COLLECT_BELOW else "adapter" if n < LIGHT_BELOW else "encoder"
-    _turn("11.9", "" if answer == right else f"with {n:,} different queries it is not {answer!r}: see helpers/training/splits.py.",
-          f"{n:,} different queries: {right}. The learning curve in the report of make homework tests this rule of thumb.")  # fmt: skip
+    _turn(
+        "11.9",
+        ""
+        if answer == right
+        else f"with {n:,} different queries it is not {answer!r}: see helpers/training/splits.py.",
+        f"{n:,} different queries: {right}. "
+        "The learning curve in the report of make homework tests this rule of thumb.",
+    )
 
 
 @_task("11.10")
@@ -243,5 +312,10 @@ def check_11_hosting(answer: Any, facts: Mapping[str, float]) -> None:
         and all(math.isclose(answer[k], right[k], rel_tol=1e-6) for k in right)
     )
     cheaper, names = min(right, key=right.get), {"self": "vectors of your own", "API": "the API's vectors"}
-    _turn("11.10", "" if fine else "servers (at least one) times their price; tokens, of the index once and of the queries, times theirs.",
-          f"{names[cheaper]} cost less at this traffic; now ask whether your texts may leave the house.")  # fmt: skip
+    _turn(
+        "11.10",
+        ""
+        if fine
+        else "servers (at least one) times their price; tokens, of the index once and of the queries, times theirs.",
+        f"{names[cheaper]} cost less at this traffic; now ask whether your texts may leave the house.",
+    )

@@ -6,7 +6,10 @@ from helpers.course.exercises import by_hand
 
 
 def check_01_triplet_loss(function: Any) -> None:
-    """``triplet_loss(anchor, positive, negative, margin)``: how much the negative is not yet further away, by the margin."""
+    """``triplet_loss(anchor, positive, negative, margin)``: how far the negative is from being far enough away.
+
+    Far enough is further from the anchor than the positive by at least the margin: then the loss is 0.
+    """
     cases = [
         (([1.0, 0.0], [1.0, 0.0], [0.0, 1.0], 0.5), 0.0),  # 0 − 1 + 0.5: no loss
         (([1.0, 0.0], [0.0, 1.0], [1.0, 0.0], 0.5), 1.5),
@@ -16,7 +19,7 @@ def check_01_triplet_loss(function: Any) -> None:
 
 
 def check_01_cart_triplets(function: Any) -> None:
-    """``cart_triplets(carts, catalogue)``: (anchor, positive, negative) of the pairs of each cart, in order."""
+    """``cart_triplets(carts, catalogue)``: (anchor, positive, negative) for the pairs of each cart, in order."""
     shop = ["shirt", "jeans", "shoes", "tent"]
     cases = [
         (([["shirt", "jeans"]], shop), [("shirt", "jeans", "shoes")]),

@@ -1,4 +1,7 @@
-"""From vectors to labels: nearest neighbours, a linear probe with few examples a class, clusters, and what a new rule takes to learn."""
+"""From vectors to labels: nearest neighbours, a linear probe, and clusters.
+
+The curves show how many examples per class the probe needs, and how many a new rule needs.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -27,7 +30,7 @@ LABEL_RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=1e-4, dimensions=()
 
 
 def hits(qrels: Qrels, run: Run, k: int) -> pd.Series:
-    """1 for each query whose right passage is among its first k, else 0: recall@k where one passage is right."""
+    """For each query 1 if a right passage is among its first ``k``, else 0: its recall@k if one passage is right."""
     found = {}
     for q, docs in qrels.items():
         first = sorted(run.get(q, {}), key=lambda d, q=q: (-run[q][d], d))[:k]
@@ -36,21 +39,27 @@ def hits(qrels: Qrels, run: Run, k: int) -> pd.Series:
 
 
 def dev_of(data: Transactions) -> DevRetrieval:
-    """What chooses a checkpoint: dev transactions, over the descriptions of the categories that training knows."""
+    """The data that choose a checkpoint: dev transactions, and the descriptions of the categories known to training."""
     known = {c: text for c, text in data.descriptions.items() if c not in data.new}
     ids = data.ids("dev")
     return DevRetrieval({i: data.texts[i] for i in ids}, {i: {data.labels[i]: 1} for i in ids}, known)
 
 
 def tune_on_descriptions(data: Transactions, recipe: Recipe = RECIPE) -> Trained:
-    """Pairs of a transaction and its category's description, the other categories of the batch as negatives."""
+    """Tune an encoder on pairs of a transaction and its category's description.
+
+    The other categories in a batch are the negatives.
+    """
     ids = data.ids("train")
     rows = {"anchor": [data.texts[i] for i in ids], "positive": [data.descriptions[data.labels[i]] for i in ids]}
     return fit(data.collection(), "pairs", load_encoder(), Dataset.from_dict(rows), dev_of(data), recipe)
 
 
 def tune_on_labels(data: Transactions, recipe: Recipe = LABEL_RECIPE) -> Trained:
-    """Transactions and their labels alone: the batch's own triplets, semi-hard ones; no description enters the loss."""
+    """Tune an encoder on transactions and their labels alone; no description enters the loss.
+
+    The loss forms its triplets within each batch, with semi-hard negatives.
+    """
     texts, labels = data.of(data.ids("train"))
     numbers = {label: n for n, label in enumerate(sorted(set(labels)))}
     rows = {"text": texts, "label": [numbers[label] for label in labels]}
@@ -58,13 +67,16 @@ def tune_on_labels(data: Transactions, recipe: Recipe = LABEL_RECIPE) -> Trained
 
 
 def knn(vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray, k: int = 5) -> np.ndarray:
-    """The label of each asked vector by its k nearest labelled ones, weighted by cosine similarity."""
+    """Label each vector of ``asked`` by its ``k`` nearest labelled vectors, weighted by cosine similarity."""
     model = KNeighborsClassifier(min(k, len(labels)), metric="cosine", weights=lambda d: np.maximum(1 - d, 1e-6))
     return model.fit(vectors, labels).predict(asked)
 
 
 def probe(vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray) -> np.ndarray:
-    """The label of each asked vector by a linear classifier on the labelled ones (ridge regression on the classes, balanced)."""
+    """Label each vector of ``asked`` with a linear classifier fitted to the labelled vectors.
+
+    The classifier is a ridge regression on the classes, with balanced class weights.
+    """
     return RidgeClassifier(alpha=0.3, class_weight="balanced").fit(vectors, labels).predict(asked)
 
 
@@ -78,7 +90,7 @@ def draw(labels: Sequence[str], shots: int, seed: int) -> np.ndarray:
 def probe_curve(
     vectors: np.ndarray, labels: Sequence[str], asked: np.ndarray, truth: Sequence[str], shots: Sequence[int] = SHOTS
 ) -> pd.DataFrame:
-    """Accuracy of the linear probe for each number of examples a class: columns shots, draw, accuracy."""
+    """Accuracy of the linear probe for each number of examples per class: columns shots, draw, accuracy."""
     rows = []
     for n in shots:
         for seed in range(DRAWS):
@@ -96,10 +108,11 @@ def rule_curve(
     truth: Sequence[bool],
     shots: Sequence[int] = SHOTS,
 ) -> pd.DataFrame:
-    """A rule that takes rows out of many categories, learned from a few examples on top of the old labels.
+    """How well the probe learns, from a few examples, a rule that takes rows out of many categories.
 
-    ``examples`` are vectors that the rule concerns; n of them, with the label of the rule, join the ``labels``; the probe then says of each
-    ``asked`` vector whether the rule concerns it. Columns shots, draw, precision, recall, f1.
+    ``examples`` are vectors that the rule concerns. For each number n in ``shots``, n of them join the labelled vectors
+    with the rule as their label; the probe then says of each vector of ``asked`` whether the rule concerns it, and
+    ``truth`` has the right answers. Columns shots, draw, precision, recall, f1.
     """
     rows, wanted = [], np.asarray(truth, dtype=bool)
     for n in (s for s in shots if s <= len(examples)):
@@ -108,14 +121,19 @@ def rule_curve(
             said = probe(np.vstack([vectors, examples[chosen]]), [*labels, *["(rule)"] * n], asked) == "(rule)"
             right = (said & wanted).sum()
             rows.append(
-                {"shots": n, "draw": seed, "precision": right / max(1, said.sum()), "recall": right / wanted.sum(),
-                 "f1": f1_score(wanted, said, zero_division=0.0)}
-            )  # fmt: skip
+                {
+                    "shots": n,
+                    "draw": seed,
+                    "precision": right / max(1, said.sum()),
+                    "recall": right / wanted.sum(),
+                    "f1": f1_score(wanted, said, zero_division=0.0),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def clusters(vectors: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """k-means: the number of each vector's cluster."""
+    """The number of each vector's cluster by k-means."""
     return KMeans(min(n, len(np.unique(vectors, axis=0))), n_init=10, random_state=seed).fit_predict(
         vectors.astype(np.float64)
     )
@@ -127,10 +145,10 @@ AGREEMENT: dict[str, Callable] = {"NMI": normalized_mutual_info_score, "ARI": ad
 def agreement(
     labels: Sequence[str], found: Sequence[int], seed: int = 0, resamples: int = RESAMPLES // 10
 ) -> pd.DataFrame:
-    """NMI and ARI of clusters with labels, each with a 95 % bootstrap interval over the rows; 1 is perfect, ARI 0 is chance.
+    """NMI and ARI of clusters with labels, each with a 95 % bootstrap interval over the rows.
 
-    Rows that are drawn twice agree with themselves and raise both measures, so the interval is shifted by what the resamples' mean
-    lies above the value.
+    1 is perfect agreement; an ARI of 0 is chance. Rows that are drawn twice agree with themselves and raise both
+    measures; so the interval is shifted down by as much as the mean of the resamples lies above the value.
 
     Raises WorkbookError when labels and clusters are of different length.
     """

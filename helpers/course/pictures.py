@@ -1,4 +1,7 @@
-"""Figures of what a model takes for similar: heat maps, maps coloured by label, wardrobes, the path of a triplet; titles are passed in."""
+"""Figures of what a model takes to be similar: heat maps, maps coloured by label, wardrobes, the path of a triplet.
+
+Each function takes the title as an argument.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,11 +14,39 @@ from helpers.course.shop import Product
 from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
 
 PAINT = {
-    "red": "#c8322b", "navy": "#22335c", "white": "#f7f5ef", "olive": "#6b6b35", "black": "#262626", "grey": "#8d9299", "orange": "#e07a2b",
-    "green": "#3d7a4a", "blue": "#4a78b8", "pink": "#e7a3b5", "sand": "#d8c39a", "teal": "#2a8a8a", "yellow": "#e8c53a", "cream": "#efe3c8",
-    "purple": "#7a5494", "burgundy": "#6e1f33", "charcoal": "#4a4d52", "brown": "#7a5437",
-}  # fmt: skip
-BODY = [(-0.2, 0.42), (0.2, 0.42), (0.28, 0.36), (0.48, 0.1), (0.32, -0.02), (0.24, 0.1), (0.24, -0.45), (-0.24, -0.45), (-0.24, 0.1), (-0.32, -0.02), (-0.48, 0.1), (-0.28, 0.36)]  # fmt: skip
+    "red": "#c8322b",
+    "navy": "#22335c",
+    "white": "#f7f5ef",
+    "olive": "#6b6b35",
+    "black": "#262626",
+    "grey": "#8d9299",
+    "orange": "#e07a2b",
+    "green": "#3d7a4a",
+    "blue": "#4a78b8",
+    "pink": "#e7a3b5",
+    "sand": "#d8c39a",
+    "teal": "#2a8a8a",
+    "yellow": "#e8c53a",
+    "cream": "#efe3c8",
+    "purple": "#7a5494",
+    "burgundy": "#6e1f33",
+    "charcoal": "#4a4d52",
+    "brown": "#7a5437",
+}
+BODY = [
+    (-0.2, 0.42),
+    (0.2, 0.42),
+    (0.28, 0.36),
+    (0.48, 0.1),
+    (0.32, -0.02),
+    (0.24, 0.1),
+    (0.24, -0.45),
+    (-0.24, -0.45),
+    (-0.24, 0.1),
+    (-0.32, -0.02),
+    (-0.48, 0.1),
+    (-0.28, 0.36),
+]
 SHAPES = {
     "top": [BODY],
     "layer": [[*BODY[:3], (0.5, -0.3), (0.36, -0.34), *BODY[5:9], (-0.36, -0.34), (-0.5, -0.3), BODY[-1]]],
@@ -25,15 +56,26 @@ SHAPES = {
     "skirt": [[(-0.2, 0.3), (0.2, 0.3), (0.38, -0.35), (-0.38, -0.35)]],
     "shorts": [[(-0.28, 0.3), (0.28, 0.3), (0.34, -0.2), (0.06, -0.2), (0, 0.02), (-0.06, -0.2), (-0.34, -0.2)]],
     "tie": [[(-0.08, 0.42), (0.08, 0.42), (0.05, 0.3), (0.13, -0.3), (0, -0.46), (-0.13, -0.3), (-0.05, 0.3)]],
-    "hat": [[(-0.48, -0.12), (-0.26, -0.08), (-0.24, 0.2), (-0.1, 0.3), (0.1, 0.3), (0.24, 0.2), (0.26, -0.08), (0.48, -0.12)]],
+    "hat": [
+        [
+            (-0.48, -0.12),
+            (-0.26, -0.08),
+            (-0.24, 0.2),
+            (-0.1, 0.3),
+            (0.1, 0.3),
+            (0.24, 0.2),
+            (0.26, -0.08),
+            (0.48, -0.12),
+        ]
+    ],
     "accessory": [[(-0.4, 0.12), (0.4, 0.12), (0.4, -0.12), (-0.4, -0.12)]],
-}  # fmt: skip
+}
 
 
 def heat_map(
     table: pd.DataFrame, title: str, label: str = "cosine similarity", low: float = 0.0, high: float = 1.0
 ) -> Figure:
-    """A table of numbers as colours, each number written in its cell; ``label`` says what they are."""
+    """Draw a table of numbers as colours, with each number written in its cell; ``label`` says what they are."""
     figure, axes = blank(3.4 + 0.8 * len(table.columns), 1.9 + 0.42 * len(table))
     axes.imshow(table.to_numpy(), vmin=low, vmax=high, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(table.to_numpy()):
@@ -49,9 +91,10 @@ def heat_map(
 def pull_and_push(
     paths: np.ndarray, losses: Sequence[float], margin: float, moments: Sequence[int], title: str
 ) -> Figure:
-    """Anchor, positive and negative at a few moments of a training, and the loss at each step.
+    """Draw anchor, positive and negative at a few moments of a training, and the loss at each step.
 
-    ``paths`` has the shape (steps, 3, 2): positions of anchor, positive, negative after each step; ``moments`` are the steps to draw.
+    ``paths`` has the shape (steps, 3, 2): the positions of anchor, positive and negative after each step; ``moments``
+    are the steps to draw.
     """
     figure, panels = blank(11.5, 3.1, columns=len(moments) + 1)
     names, colors = ("anchor", "positive", "negative"), (COLORS[6], COLORS[2], COLORS[1])
@@ -83,9 +126,10 @@ def labelled_maps(
     marks: Sequence[str] | None = None,
     one_scale: bool = False,
 ) -> Figure:
-    """The same items by several models: points of shape (items, 2), coloured by label; ``marks`` choose the point's shape.
+    """Draw the same items by several models, one panel per model, coloured by label.
 
-    ``one_scale``: all panels show the same part of one plane; else each fills its own.
+    ``panels`` maps a model's name to points of shape (items, 2); ``marks`` choose the shape of each point. With
+    ``one_scale`` all panels show the same part of one plane; without it the points of each fill its panel.
     """
     figure, axes = blank(4.4 * len(panels) + 1.4, 4.6, columns=len(panels))
     kinds, shapes = sorted(set(labels)), sorted(set(marks or [""]))
@@ -100,7 +144,15 @@ def labelled_maps(
                 if not chosen.any():
                     continue
                 said = ", ".join(filter(None, (kind, shape)))
-                ax.scatter(*points[chosen].T, s=42, color=COLORS[i % 8], marker=MARKERS[(j + i // 8) % 8], alpha=0.8, linewidths=0, label=said)  # fmt: skip
+                ax.scatter(
+                    *points[chosen].T,
+                    s=42,
+                    color=COLORS[i % 8],
+                    marker=MARKERS[(j + i // 8) % 8],
+                    alpha=0.8,
+                    linewidths=0,
+                    label=said,
+                )
         ax.set(xticks=[], xlim=(-0.07, 1.07), ylim=(-0.07, 1.07))
         ax.tick_params(axis="y", left=False, labelleft=False)
         ax.spines[:].set_visible(True)
@@ -112,7 +164,7 @@ def labelled_maps(
 
 
 def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """False against true positive rate, one line a model; the dashed diagonal is guessing."""
+    """Draw the true against the false positive rate, one line per model; the dashed diagonal is guessing."""
     figure, axes = blank(5.6, 4.8)
     for i, (name, (false, true)) in enumerate(curves.items()):
         axes.plot(false, true, color=COLORS[i % 8], linewidth=2, label=name)
@@ -140,7 +192,10 @@ def _garment(axes, product: Product) -> None:
 
 
 def wardrobe(rows: Mapping[str, Sequence[Product]], right: Mapping[str, Sequence[bool]], title: str) -> Figure:
-    """One row a model: the product asked about, then its neighbours as drawings; a green frame marks what the row's objective wants."""
+    """Draw one row per model: the product asked about, then its neighbours.
+
+    A green frame marks a neighbour that the row's objective wants.
+    """
     count = max(map(len, rows.values()))
     figure, axes = blank(1.75 * count + 1.2, 2.25 * len(rows) + 0.4)
     for r, (name, products) in enumerate(rows.items()):
@@ -150,7 +205,17 @@ def wardrobe(rows: Mapping[str, Sequence[Product]], right: Mapping[str, Sequence
             x = c * 1.25
             mark = None if c == 0 else right[name][c - 1]
             edge = COLORS[6] if c == 0 else COLORS[2] if mark else "#d5d9df"
-            axes.add_patch(FancyBboxPatch((x - 0.5, y - 0.5), 1, 1, boxstyle="round,pad=0.03", facecolor="#eef1f5", edgecolor=edge, linewidth=2.6 if mark else 1.2))  # fmt: skip
+            axes.add_patch(
+                FancyBboxPatch(
+                    (x - 0.5, y - 0.5),
+                    1,
+                    1,
+                    boxstyle="round,pad=0.03",
+                    facecolor="#eef1f5",
+                    edgecolor=edge,
+                    linewidth=2.6 if mark else 1.2,
+                )
+            )
             inset = axes.inset_axes((x - 0.5, y - 0.5, 1, 1), transform=axes.transData)
             _garment(inset, product)
             inset.set(xlim=(-0.62, 0.62), ylim=(-0.62, 0.62), aspect="equal")
@@ -163,7 +228,7 @@ def wardrobe(rows: Mapping[str, Sequence[Product]], right: Mapping[str, Sequence
 
 
 def spread_lines(frames: Mapping[str, pd.DataFrame], x: str, y: str, xlabel: str, ylabel: str, title: str) -> Figure:
-    """The mean of ``y`` at each ``x`` with the range over the draws as a band, one line a model."""
+    """Draw the mean of ``y`` at each ``x``, one line per model; a band shows the range over the draws."""
     figure, axes = blank(7.5, 4.2)
     for i, (name, frame) in enumerate(frames.items()):
         by = frame.groupby(x)[y]

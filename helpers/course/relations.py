@@ -1,4 +1,4 @@
-"""Similarity for a purpose: which items belong together, triplets that say so, and how far a model's neighbours agree."""
+"""Similarity for a purpose: which items belong together, triplets that say so, and a model's neighbours."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -22,7 +22,7 @@ from helpers.training.tune import check_triplets
 
 
 def alike(labels: Mapping[str, Hashable], asked: Sequence[str] | None = None) -> dict[str, dict[str, int]]:
-    """{item: {other: 1}} for the items that share a label; of ``asked`` alone, or of all."""
+    """{item: {other: 1}} for the items that share a label; for the items in ``asked``, or for all."""
     groups: dict[Hashable, list[str]] = {}
     for item, label in labels.items():
         groups.setdefault(label, []).append(item)
@@ -30,12 +30,12 @@ def alike(labels: Mapping[str, Hashable], asked: Sequence[str] | None = None) ->
 
 
 def vectors_of(model: SentenceTransformer, texts: Mapping[str, str]) -> np.ndarray:
-    """float32 of shape (items, width), unit length, in the order of the texts."""
+    """Encode the texts: float32 of shape (items, width), unit length, in the order of the texts."""
     return unit(np.stack(encode(model, list(texts.values()))))
 
 
 def neighbours(ids: Sequence[str], vectors: np.ndarray, asked: Sequence[str] | None = None, k: int = 10) -> Run:
-    """The k items of the highest cosine to each asked item, itself left out; ties by id."""
+    """The ``k`` items with the highest cosine to each asked item, without the item itself; ties by id."""
     place = {item: i for i, item in enumerate(ids)}
     chosen = list(ids if asked is None else asked)
     scores = vectors[[place[item] for item in chosen]] @ vectors.T
@@ -47,7 +47,10 @@ def neighbours(ids: Sequence[str], vectors: np.ndarray, asked: Sequence[str] | N
 
 
 def right_neighbours(relation: Qrels, run: Run, k: int = 5) -> pd.Series:
-    """For each item that has relatives: how many of its k nearest are such, as a share of what is possible. 0 to 1, higher is better."""
+    """For each item with related items: how many of them are among its ``k`` nearest, as a share of what is possible.
+
+    0 to 1, higher is better.
+    """
     shares = {}
     for item, relatives in relation.items():
         right = {other for other, grade in relatives.items() if grade > 0}
@@ -65,10 +68,10 @@ def difference(first: pd.Series, second: pd.Series) -> dict[str, float]:
 
 
 class DevRelation(BaseEvaluator):
-    """How far an item's neighbours agree with a relation, for dev items, over all the items it is given.
+    """How well the neighbours of dev items agree with a relation; neighbours are sought among all items in ``texts``.
 
-    ``measure``: "ndcg@10", or "auc", the chance that a related item is nearer than one that is not; the better one where an item is
-    related to a large part of the others.
+    ``measure`` is "ndcg@10" or "auc", the chance that a related item is nearer than an unrelated one. "auc" is the
+    better choice where an item is related to a large part of the others.
     """
 
     def __init__(self, texts: Mapping[str, str], relation: Qrels, measure: str = "ndcg@10"):
@@ -91,9 +94,10 @@ class DevRelation(BaseEvaluator):
 def relation_triplets(
     texts: Mapping[str, str], related: Qrels, unrelated: Qrels, n: int, seed: int = 0
 ) -> list[Triplet]:
-    """``n`` triplets of different items in turn: an item, one related to it, one not related to it, drawn by ``seed``.
+    """``n`` triplets: an item, one that is related to it, and one that is not, drawn by ``seed``.
 
-    Raises WorkbookError when no item has both.
+    All items have their turn before one comes again. Raises WorkbookError when no item has both a related and an
+    unrelated one.
     """
     rng = np.random.default_rng(seed)
     usable = [i for i in sorted(texts) if related.get(i) and unrelated.get(i)]
@@ -130,10 +134,10 @@ def tune(
 def tune_on_pairs(
     collection: Collection, name: str, relation: Qrels, dev: DevRelation, base: SentenceTransformer, recipe: Recipe
 ) -> Trained:
-    """Tune an encoder on everything a relation says of the items on its left: each batch uses all its pairs, related or not.
+    """Tune an encoder on everything that a relation says of the items on its left.
 
-    For a relation that is known for all pairs, of which triplets would use a few. ``base`` is changed.
-    Raises WorkbookError when no item is related to another.
+    This is for a relation that is known for all pairs: each batch uses all its pairs, related or not, where triplets
+    would use a few. ``base`` is changed. Raises WorkbookError when no item is related to another.
     """
     items = sorted(relation)
     known = [[int(other in relation[item]) for other in items] for item in items]
@@ -144,7 +148,7 @@ def tune_on_pairs(
 
 
 def roc(scores: Mapping[str, Sequence[float]], truths: Mapping[str, Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates of all pairs together, for a figure; one list of pairs a person."""
+    """False and true positive rates of all pairs together, for a figure; the arguments have one list per person."""
     people = list(scores)
     return roc_curve(
         np.concatenate([truths[p] for p in people]), np.concatenate([scores[p] for p in people]), drop_intermediate=True
@@ -152,9 +156,9 @@ def roc(scores: Mapping[str, Sequence[float]], truths: Mapping[str, Sequence[int
 
 
 def auc_each(scores: Mapping[str, Sequence[float]], truths: Mapping[str, Sequence[int]]) -> pd.Series:
-    """Area under the ROC curve for each person: the chance that a liked one scores above one not liked; .5 is guessing.
+    """Area under the ROC curve for each person: the chance that someone liked scores above someone not liked.
 
-    People who like all or none say nothing and are left out.
+    .5 is guessing. People who like all or none have no such pair and are left out.
     """
     return pd.Series(
         {p: roc_auc_score(truths[p], scores[p]) for p in scores if 0 < sum(truths[p]) < len(truths[p])}, dtype=float

@@ -86,7 +86,8 @@ def run(wanted: str = "") -> None:
 def refresh(wanted: str = "") -> None:
     """Execute the committed notebooks on the default collection, without a person's settings, and keep their outputs.
 
-    They show nothing of this machine, and the same to everybody: keys, models and data of one's own are for ``run``.
+    So the outputs are the same for everybody and show nothing of this machine; ``run`` is for one's own keys, models
+    and data.
     """
     plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     env = {**plain, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}

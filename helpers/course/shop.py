@@ -1,4 +1,7 @@
-"""A small catalogue, and shoppers who mean three different things by "similar": a substitute, another colour, what goes with it."""
+"""A small catalogue, and shoppers who mean three different things by "similar".
+
+They look for a substitute, for the same in another colour, or for what goes with it.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,14 +17,20 @@ from helpers.store.files import DATA, WorkbookError
 ATTRIBUTES = ("type", "cut", "role", "occasion", "colour")
 NEUTRAL = {"white", "black", "grey", "navy", "cream", "sand", "brown", "charcoal", "blue"}
 # Occasions that mix in one outfit; every occasion mixes with itself.
-MIXES = {frozenset(pair) for pair in (("everyday", "street"), ("everyday", "summer"), ("smart", "formal"), ("everyday", "outdoor"))}  # fmt: skip
+MIXES = {
+    frozenset(pair)
+    for pair in (("everyday", "street"), ("everyday", "summer"), ("smart", "formal"), ("everyday", "outdoor"))
+}
 STRAY = 0.1  # share of the items in a cart that have nothing to do with the rest
 OBJECTIVES = ("substitute", "other colour", "goes with it")
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product as the shop shows it (title, text, price in euro), and what it is; encoders see title and text alone."""
+    """A product as the shop shows it (title, text, price in euro), and its attributes.
+
+    Encoders see title and text alone.
+    """
 
     title: str
     text: str
@@ -38,12 +47,15 @@ class Product:
 
     @property
     def design(self) -> str:
-        """What is the same in all its colours."""
+        """Cut and type: what a product has in common with its other colours."""
         return f"{self.cut} {self.type}"
 
 
 def read_products(path: Path = DATA / "shop" / "products.jsonl") -> dict[str, Product]:
-    """{id: product}. Raises WorkbookError for a line in which something is missing, and for an id that was there before."""
+    """{id: product}.
+
+    Raises WorkbookError for a line in which something is missing, and for an id that was there before.
+    """
     products = {}
     for line, row in read_jsonl(path):
         missing = [key for key in ("id", "title", "text", "price", *ATTRIBUTES) if key not in row]
@@ -56,34 +68,43 @@ def read_products(path: Path = DATA / "shop" / "products.jsonl") -> dict[str, Pr
 
 
 def split_products(products: Mapping[str, Product], seed: int = 10) -> dict[str, list[str]]:
-    """{"train", "dev", "test": ids}: 60 %, 12 % and the rest of the designs, drawn by ``seed`` (10 holds the red V-neck out); all colours of a design stay together."""
+    """{"train", "dev", "test": ids}: 60 %, 12 % and the rest of the designs, drawn by ``seed``.
+
+    All colours of a design stay together. The default seed, 10, holds the red V-neck out.
+    """
     designs = sorted({p.design for p in products.values()})
     order = np.random.default_rng(seed).permutation(designs).tolist()
     a, b = round(0.60 * len(order)), round(0.72 * len(order))
     part = {d: "train" if i < a else "dev" if i < b else "test" for i, d in enumerate(order)}
-    return {name: [i for i in sorted(products) if part[products[i].design] == name] for name in ("train", "dev", "test")}  # fmt: skip
+    return {
+        name: [i for i in sorted(products) if part[products[i].design] == name] for name in ("train", "dev", "test")
+    }
 
 
 def substitutes(one: Product, other: Product) -> bool:
-    """The same kind of thing in the same colour: bought when the first is sold out."""
+    """Whether both are of the same type and colour: one is bought when the other is sold out."""
     return (one.type, one.colour) == (other.type, other.colour)
 
 
 def other_colours(one: Product, other: Product) -> bool:
-    """The same design in another colour."""
+    """Whether both are of the same design, in different colours."""
     return one.design == other.design and one.colour != other.colour
 
 
 def goes_with(one: Product, other: Product) -> bool:
-    """Worn together: another part of the outfit, for an occasion that fits, and at most one of the two in a strong colour."""
+    """Whether both can be worn together.
+
+    They are different parts of an outfit, their occasions fit, and at most one of them has a strong colour.
+    """
     occasions = one.occasion == other.occasion or frozenset((one.occasion, other.occasion)) in MIXES
     return one.role != other.role and occasions and bool({one.colour, other.colour} & NEUTRAL)
 
 
 def simulate_carts(products: Mapping[str, Product], n: int, seed: int = 0) -> list[list[str]]:
-    """``n`` carts of two to four products: the first at random, the others from what goes with all so far, one in ten a stray.
+    """``n`` carts of two to four products.
 
-    Raises WorkbookError for fewer than four products.
+    The first product is drawn at random, each other one from those that go with all so far; one in ten is a stray,
+    which may be anything. Raises WorkbookError for fewer than four products.
     """
     if len(products) < 4:
         raise WorkbookError(f"A cart holds up to four products, and there are {len(products)}: give at least four.")
@@ -100,7 +121,7 @@ def simulate_carts(products: Mapping[str, Product], n: int, seed: int = 0) -> li
 
 
 def bought_together(carts: list[list[str]], at_least: int = 2) -> dict[str, dict[str, int]]:
-    """{product: {other: 1}} for what shared at least so many carts."""
+    """{product: {other: 1}} for products that were together in at least ``at_least`` carts."""
     counts = Counter(pair for cart in carts for pair in permutations(cart, 2))
     related: dict[str, dict[str, int]] = {}
     for (a, b), times in sorted(counts.items()):
@@ -112,7 +133,7 @@ def bought_together(carts: list[list[str]], at_least: int = 2) -> dict[str, dict
 def related(
     products: Mapping[str, Product], means: Callable[[Product, Product], bool], ids: list[str] | None = None
 ) -> dict[str, dict[str, int]]:
-    """{product: {other: 1}} for the pairs that ``means`` accepts; ``ids``: the products on the left, all by default."""
+    """{product: {other: 1}} for the pairs that ``means`` accepts; the products on the left are ``ids``, or all."""
     return {
         a: {b: 1 for b in products if b != a and means(products[a], products[b])}
         for a in (products if ids is None else ids)

@@ -1,7 +1,8 @@
-"""The student's homework from the one with the solutions: ``python -m helpers.course.student`` writes notebooks/11_homework.ipynb.
+"""Make the student's homework from the notebook with the solutions.
 
-``notebooks/solutions/11_homework.ipynb`` is the source. A cell tagged ``exercise`` becomes its names with ``...``; its code goes, folded, below
-the hint that follows its check. All other cells are the same.
+``python -m helpers.course.student`` reads notebooks/solutions/11_homework.ipynb and writes notebooks/11_homework.ipynb.
+In a cell tagged ``exercise``, each name that the check looks at is set to ``...``; the cell's code goes, folded, below
+the hint that follows the check. All other cells are the same.
 """
 
 import ast
@@ -35,7 +36,8 @@ def _folded(code: str) -> str:
 def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with the exercises to do, without outputs.
 
-    Raises WorkbookError for an exercise whose check or hint does not follow it, or whose check looks at nothing that it makes.
+    Raises WorkbookError for an exercise that is not followed by its check and its hint, or whose check looks at none of
+    the names that it makes.
     """
     made = deepcopy(notebook)
     for number, cell in enumerate(made.cells):
@@ -48,7 +50,8 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         names = answers(cell.source, check.source)
         if check.cell_type != "code" or HINT not in below.source or not names:
             raise WorkbookError(
-                f"Cell {number} is tagged exercise: below it come its check, which uses a name that it makes, and a folded hint."
+                f"Cell {number} is tagged exercise: "
+                "below it come its check, which uses a name that it makes, and a folded hint."
             )
         end = below.source.index("</details>", below.source.index(HINT)) + len("</details>")
         below.source = f"{below.source[:end]}\n{_folded(cell.source)}{below.source[end:]}"

@@ -1,4 +1,7 @@
-"""Two small worlds in which "similar" has more than one meaning: statements about drinks, and dating profiles with simulated likes."""
+"""Two small data sets in which "similar" has more than one meaning.
+
+They are statements about drinks, and dating profiles with simulated likes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,22 +13,47 @@ import pandas as pd
 from helpers.collection.readers import read_jsonl
 from helpers.store.files import DATA, WorkbookError
 
-# What is learned from, what chooses a checkpoint, what is measured on: no drink and no phrasing stands in two of them.
+# train is learned from, dev chooses a checkpoint, test is measured on: no drink and no phrasing stands in two of them.
 DRINKS = {
-    "train": ["espresso", "beer", "cocoa", "lemonade", "cider", "whisky", "orange juice", "sparkling water", "milkshakes", "kombucha"],
+    "train": [
+        "espresso",
+        "beer",
+        "cocoa",
+        "lemonade",
+        "cider",
+        "whisky",
+        "orange juice",
+        "sparkling water",
+        "milkshakes",
+        "kombucha",
+    ],
     "dev": ["rum", "ginger ale", "apple juice", "hot chocolate", "red wine", "iced tea"],
     "test": ["coffee", "tea", "wine", "matcha", "cola", "milk"],
-}  # fmt: skip
+}
 LIKES = {
-    "train": ["I like {}", "I'm a big fan of {}", "{} makes my day", "I could live on {}", "nothing beats {}", "{} is always a treat"],
+    "train": [
+        "I like {}",
+        "I'm a big fan of {}",
+        "{} makes my day",
+        "I could live on {}",
+        "nothing beats {}",
+        "{} is always a treat",
+    ],
     "dev": ["I really enjoy {}", "{} puts me in a good mood", "count me in for {}"],
     "test": ["I love {}", "I adore {}", "give me {} any time"],
-}  # fmt: skip
+}
 DISLIKES = {
-    "train": ["I dislike {}", "I never touch {}", "{} tastes awful", "keep {} away from me", "nothing is worse than {}", "{} spoils any party"],
+    "train": [
+        "I dislike {}",
+        "I never touch {}",
+        "{} tastes awful",
+        "keep {} away from me",
+        "nothing is worse than {}",
+        "{} spoils any party",
+    ],
     "dev": ["I really don't enjoy {}", "{} puts me in a bad mood", "count me out for {}"],
     "test": ["I hate {}", "I can't stand {}", "you will not get me to drink {}"],
-}  # fmt: skip
+}
 # How much one shared topic counts: same attitude adds it, opposite attitudes take it away; other topics count 1.
 WEIGHTS = {"wants children": 3.0, "smoking": 2.5, "dogs": 1.5, "cats": 1.5, "nightlife": 1.5, "early mornings": 1.5}
 CLASHES = [("nightlife", "early mornings"), ("dogs", "cats")]  # liking one and the other takes 1 away
@@ -33,7 +61,7 @@ STEEPNESS, THRESHOLD = 1.2, 0.6
 
 
 def statements(split: str) -> pd.DataFrame:
-    """One row a statement, index ``id``: text, drink, likes (1 or 0)."""
+    """One row per statement, with the index ``id`` and the columns text, drink and likes (1 or 0)."""
     rows = [
         {"id": f"{split}-{drink}-{phrase}", "text": _sentence(phrase.format(drink)), "drink": drink, "likes": likes}
         for drink in DRINKS[split]
@@ -49,14 +77,17 @@ def _sentence(text: str) -> str:
 
 @dataclass(frozen=True)
 class Profile:
-    """A dating profile: what the person wrote, and what of it is an attitude: {topic: 1 likes, -1 dislikes}."""
+    """A dating profile: what the person wrote, and the attitudes stated in it, {topic: 1 likes, -1 dislikes}."""
 
     text: str
     attitudes: Mapping[str, int]
 
 
 def read_profiles(path: Path = DATA / "dating" / "profiles.jsonl") -> dict[str, Profile]:
-    """{id: profile}. Raises WorkbookError for a line without id, text or attitudes, and for an id that was there before."""
+    """{id: profile}.
+
+    Raises WorkbookError for a line without id, text or attitudes, and for an id that was there before.
+    """
     profiles = {}
     for line, row in read_jsonl(path):
         missing = [key for key in ("id", "text", "likes", "dislikes") if key not in row]
@@ -72,7 +103,10 @@ def read_profiles(path: Path = DATA / "dating" / "profiles.jsonl") -> dict[str, 
 
 
 def compatibility(one: Profile, other: Profile) -> float:
-    """How well two people's stated attitudes fit: the sum over topics both mention, less 1 for each clash. Symmetric; 0 is neutral."""
+    """How well the stated attitudes of two people fit; 0 is neutral, and the order of the two makes no difference.
+
+    Each topic that both mention adds its weight if they agree and takes it away if not; each clash takes 1 away.
+    """
     shared = set(one.attitudes) & set(other.attitudes)
     total = sum(WEIGHTS.get(t, 1.0) * one.attitudes[t] * other.attitudes[t] for t in shared)
     for a, b in CLASHES:
@@ -84,7 +118,8 @@ def compatibility(one: Profile, other: Profile) -> float:
 def simulate_likes(profiles: Mapping[str, Profile], seed: int = 0) -> dict[str, dict[str, int]]:
     """{person: {other: 1 like, 0 not}} for all ordered pairs: P(like) = 1 / (1 + exp(−1.2 · compatibility + 0.6)).
 
-    Each person decides on their own, so a like need not be returned. Simulated from what the profiles state; nobody's real behaviour.
+    Each person decides on their own, so a like need not be returned. The likes are simulated from what the profiles
+    state; they are nobody's real behaviour.
     """
     rng = np.random.default_rng(seed)
     likes: dict[str, dict[str, int]] = {}
@@ -97,12 +132,15 @@ def simulate_likes(profiles: Mapping[str, Profile], seed: int = 0) -> dict[str, 
 
 
 def split_people(profiles: Mapping[str, Profile], seed: int = 0) -> dict[str, list[str]]:
-    """{"train", "dev", "test": ids}: 62 %, 14 % and the rest of the people, drawn by ``seed``; a pair counts within one part only."""
+    """{"train", "dev", "test": ids}: 62 %, 14 % and the rest of the people, drawn by ``seed``.
+
+    A pair of people counts only if both are in the same part.
+    """
     order = np.random.default_rng(seed).permutation(sorted(profiles)).tolist()
     a, b = round(0.62 * len(order)), round(0.76 * len(order))
     return {"train": sorted(order[:a]), "dev": sorted(order[a:b]), "test": sorted(order[b:])}
 
 
 def among(likes: Mapping[str, Mapping[str, int]], people: list[str], liked: int = 1) -> dict[str, dict[str, int]]:
-    """{person: {other: 1}} within a group: whom they like, or with ``liked`` 0 whom they do not."""
+    """{person: {other: 1}} within a group: whom each person likes, or, with ``liked`` 0, does not like."""
     return {a: {b: 1 for b in people if b != a and likes[a][b] == liked} for a in people}

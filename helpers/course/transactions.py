@@ -27,7 +27,7 @@ SHARES = (0.55, 0.70)  # below the first: train; below the second: dev; else tes
 class Transactions:
     """Labelled texts: {id: text}, {id: label}, {id: group}; no group is in two splits.
 
-    descriptions : {label: what the policy says of it}; the label itself where nothing is said
+    descriptions : {label: what the policy says of it}; the label itself if it says nothing
     new : labels that only test has
     rule : ids that a later rule takes out of their category
     """
@@ -51,7 +51,10 @@ class Transactions:
         return [self.texts[i] for i in ids], [self.labels[i] for i in ids]
 
     def collection(self) -> Collection:
-        """Queries are the transactions, passages the categories' descriptions; one relevant passage a query. New categories are in test alone."""
+        """The transactions as queries, the categories' descriptions as passages, and one relevant passage per query.
+
+        New categories are in test alone.
+        """
         qrels = {s: {i: {self.labels[i]: 1} for i in self.ids(s)} for s in self.splits}
         qrels["test"] |= {i: {self.labels[i]: 1} for i in self.ids("test", new=True)}
         return Collection(self.name, dict(self.descriptions), dict(self.texts), qrels)
@@ -63,7 +66,10 @@ def bucket(group: str, seed: int = 0) -> float:
 
 
 def split_by_group(groups: Mapping[str, str], new: frozenset[str] = frozenset()) -> dict[str, list[str]]:
-    """{"train", "dev", "test": ids}: all rows of a group in one split, 55 / 15 / 30 % of the groups; ids in ``new`` always in test."""
+    """{"train", "dev", "test": ids}: all rows of a group are in one split; 55 / 15 / 30 % of the groups.
+
+    Ids in ``new`` are in test or, if their group is in another split, left out.
+    """
     splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for i in sorted(groups):
         share = bucket(groups[i])
@@ -75,19 +81,20 @@ def split_by_group(groups: Mapping[str, str], new: frozenset[str] = frozenset())
 
 
 def open_transactions(path: str | Path | None = None) -> Transactions:
-    """The course's transactions; or, by ``TRANSACTIONS`` or ``path``, a table with a text and a label column, or a collection.
+    """The course's transactions, or your own table or collection, named by ``path`` or the setting ``TRANSACTIONS``.
 
-    A table: csv or tsv, columns ``text`` and ``label`` (or category, class); a ``merchant`` or ``group`` column keeps what belongs
-    together in one split. A collection: BEIR files whose judgments link each query to one passage, the label.
+    A table is a csv or tsv file with the columns ``text`` and ``label`` (or category, class); a ``merchant`` or
+    ``group`` column keeps what belongs together in one split. A collection consists of BEIR files whose judgments link
+    each query to one passage, its label.
+
     Raises WorkbookError for a missing column, a single class, a class with one row, an empty text or label.
     """
     chosen = path or os.environ.get("TRANSACTIONS")
     if not chosen:
         return _course()
     file = Path(chosen).expanduser()
-    file = (
-        file if file.exists() else ROOT / file
-    )  # a notebook runs in notebooks/, a path is said from the workbook's folder
+    # a notebook runs in notebooks/, but a relative path is meant from the workbook's folder
+    file = file if file.exists() else ROOT / file
     return _from_table(file) if file.is_file() else _from_collection(open_collection(str(chosen)))
 
 
@@ -108,7 +115,8 @@ def _column(frame: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) 
     found = next((by_lower[n] for n in names if n in by_lower), None)
     if found is None:
         raise WorkbookError(
-            f"{path}: there is no {what} column (expected {' or '.join(names)}, found {', '.join(map(str, frame.columns))}): rename one."
+            f"{path}: there is no {what} column "
+            f"(expected {' or '.join(names)}, found {', '.join(map(str, frame.columns))}): rename one."
         )
     return found
 
@@ -138,7 +146,8 @@ def _from_collection(collection: Collection) -> Transactions:
             judged[q] = sorted({*judged.get(q, []), *(d for d, grade in docs.items() if grade > 0)})
     if not judged or any(len(docs) != 1 for docs in judged.values()):
         raise WorkbookError(
-            f"The collection {collection.name} does not link every query to one passage, its label: give a table with a text and a label column."
+            f"The collection {collection.name} does not link every query to one passage, its label: "
+            "give a table with a text and a label column."
         )
     texts = {q: collection.queries[q] for q in sorted(judged)}
     labels = {q: judged[q][0] for q in texts}
@@ -148,9 +157,14 @@ def _from_collection(collection: Collection) -> Transactions:
 
 
 def checked(
-    name: str, where: str, texts: dict[str, str], labels: dict[str, str], groups: dict[str, str], descriptions: dict[str, str]
-) -> Transactions:  # fmt: skip
-    """One's own rows, split by group; raises WorkbookError where there is nothing to tell apart."""
+    name: str,
+    where: str,
+    texts: dict[str, str],
+    labels: dict[str, str],
+    groups: dict[str, str],
+    descriptions: dict[str, str],
+) -> Transactions:
+    """Your own rows, split by group. Raises WorkbookError when there are too few rows or labels to tell apart."""
     counts = pd.Series(labels).value_counts()
     if len(counts) < 2:
         raise WorkbookError(

@@ -1,4 +1,4 @@
-"""Measures, intervals and paired tests, what chooses on dev, the scoreboard, its figures and the report."""
+"""Measures, intervals and paired tests; choosing on dev; the scoreboard, its figures and the report."""
 
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
 from helpers.evaluation.measures import (

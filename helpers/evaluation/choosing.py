@@ -1,4 +1,4 @@
-"""What chooses between checkpoints: nDCG@10 on dev, of an encoder over a small collection or of a reranker on a first stage's best."""
+"""nDCG@10 on dev, to choose between checkpoints of an encoder (over a small corpus) or reranker (on a first stage)."""
 
 from collections.abc import Mapping
 
@@ -13,19 +13,19 @@ from helpers.retrieval.first_stages import Run, nearest
 from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction, Reranker
 from helpers.store.files import fingerprint
 
-DEV_PASSAGES = (
-    500  # passages that dev is asked over while training; the whole collection would take as long as the training
-)
+# Passages in the corpus that dev is scored on during training: the whole collection would take as long as the training.
+DEV_PASSAGES = 500
 METRIC = "dev_ndcg@10"
 
 
 def dev_corpus(
     corpus: Mapping[str, str], qrels: Qrels, run: Run, limit: int = DEV_PASSAGES, seed: int = 0
 ) -> dict[str, str]:
-    """A small collection for choosing checkpoints: what is relevant, what is nearest to the queries in ``run`` (``limit`` / 2
-    passages), and a random rest up to ``limit``; more than that only where the first two are more.
+    """A small corpus for choosing checkpoints, of about ``limit`` passages: {doc_id: text}.
 
-    Scores over it are higher than over the whole collection; what counts is which checkpoint has the highest.
+    It holds all relevant passages, the ``limit`` / 2 that ``run`` ranks highest for the queries, and passages drawn at
+    random up to ``limit``; it is larger only where the first two are more. Scores over it are higher than over the
+    whole collection; what counts is which checkpoint has the highest.
     """
     chosen = dict.fromkeys(d for docs in qrels.values() for d, grade in docs.items() if grade > 0 and d in corpus)
     deepest = max(map(len, run.values()), default=0)
@@ -44,7 +44,7 @@ class DevRetrieval(BaseEvaluator):
         self.primary_metric = METRIC
         self.queries, self.qrels, self.corpus = dict(queries), qrels, dict(corpus)
         self.key = fingerprint(self.queries, qrels, self.corpus)
-        self._scores: dict[str, float] = {}  # by the model's weights: several trainings start from the same ones
+        self._scores: dict[str, float] = {}  # by the key of the weights: several trainings start from the same ones
 
     def retrieve(self, model: SentenceTransformer, k: int = 10) -> Run:
         """The k best passages for each dev query, by exact search; nothing is kept on disk."""

@@ -27,16 +27,27 @@ MEASURES = {
 }
 RESAMPLES = 9_999
 COLUMNS = [
-    "system", "notebook", "split", "n_queries", "ndcg@10", "ndcg@10_low", "ndcg@10_high", "recall@10", "recall@100",
-    "mrr@10", "judged@10", "ms_per_query", "usd_per_1000_queries",
-]  # fmt: skip
+    "system",
+    "notebook",
+    "split",
+    "n_queries",
+    "ndcg@10",
+    "ndcg@10_low",
+    "ndcg@10_high",
+    "recall@10",
+    "recall@100",
+    "mrr@10",
+    "judged@10",
+    "ms_per_query",
+    "usd_per_1000_queries",
+]
 
 
 def per_query(qrels: Qrels, run: Run) -> pd.DataFrame:
-    """One row a query, one column a measure, all in [0, 1], higher is better.
+    """One row per query, one column per measure, all in [0, 1], higher is better.
 
-    A grade of 1 or more counts as relevant; nDCG uses the grades themselves. Queries without a relevant passage
-    say nothing and are left out; a query the run does not have scores 0. Passages with equal scores count in the
+    A grade of 1 or more counts as relevant; nDCG uses the grades themselves. Queries without a relevant passage cannot
+    be scored and are left out; a query that the run does not have scores 0. Passages with equal scores count in the
     order of their ids. Raises WorkbookError when run and qrels share no query.
     """
     judged = {q: dict(docs) for q, docs in qrels.items() if any(grade > 0 for grade in docs.values())}
@@ -44,8 +55,8 @@ def per_query(qrels: Qrels, run: Run) -> pd.DataFrame:
         raise WorkbookError("The judgments name no relevant passage: there is nothing to score against.")
     if not set(judged) & set(run):
         raise WorkbookError(
-            f"The run and the judgments share no query (run: {', '.join(list(run)[:2])} …; judgments: {', '.join(list(judged)[:2])} …): "
-            "were they made from the same collection and split?"
+            f"The run and the judgments share no query (run: {', '.join(list(run)[:2])} …; "
+            f"judgments: {', '.join(list(judged)[:2])} …): were they made from the same collection and split?"
         )
     # Ranks instead of scores, so that no tie is left for the library to break in its own way.
     ranked = {
@@ -68,10 +79,10 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
 
 
 def first_pool(collection: Collection, split: str) -> Qrels | None:
-    """The judgments of a split without those that were added for tuned systems; None for a collection that has no later ones.
+    """The judgments of a split without those that were added for tuned systems; None where there are no later ones.
 
-    The later pairs are named in ``data/<collection>/later.tsv``. A score by these judgments shows what a pool of untrained
-    systems hid; queries that have a relevant passage in the later ones only are left out.
+    ``data/<collection>/later.tsv`` names the later pairs. Scores by these judgments show what a pool of untrained
+    systems hid. Queries whose relevant passages were all judged later are left out of such a score.
     """
     path = DATA / collection.name / "later.tsv"
     if not path.is_file():
@@ -91,7 +102,10 @@ def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
 
 
 def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
-    """What ``evaluate`` gives, ``n_queries``, and the 95 % interval of nDCG@10 as ``ndcg@10_low`` and ``ndcg@10_high``."""
+    """What ``evaluate`` gives, the number of queries ``n_queries``, and the 95 % interval of nDCG@10.
+
+    The interval's ends are ``ndcg@10_low`` and ``ndcg@10_high``.
+    """
     scores = per_query(qrels, run)
     low, high = interval(scores["ndcg@10"].tolist())
     return {**scores.mean().to_dict(), "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high}
@@ -117,7 +131,10 @@ def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm, 1979): each is at least as large as before, at most 1."""
+    """p-values corrected for multiple comparisons (Holm, 1979), in the same order.
+
+    Each is at least as large as before and at most 1.
+    """
     order = np.argsort(p_values, kind="stable")
     corrected, running = np.empty(len(order)), 0.0
     for rank, i in enumerate(order):
@@ -127,10 +144,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(qrels: Qrels, baseline: Run, systems: Mapping[str, Run], measure: str = "ndcg@10") -> pd.DataFrame:
-    """Each system against one baseline on the same queries.
+    """Each system against one baseline on the same queries, one row per system.
 
-    Columns: ``mean``; ``difference`` to the baseline with its 95 % bootstrap interval ``low``, ``high``; ``p`` of a paired
-    randomisation test, Holm-corrected over the systems; queries won, tied and lost.
+    Columns: ``mean``; ``difference`` to the baseline with its 95 % bootstrap interval ``low``, ``high``; ``p`` of a
+    paired randomisation test, Holm-corrected over the systems; the numbers of queries ``won``, ``tied`` and ``lost``.
     """
     base = per_query(qrels, baseline)[measure]
     rows = []
@@ -170,7 +187,7 @@ def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10
 
 
 def latency(retriever: Retriever, queries: Mapping[str, str], k: int = 10, n: int = 30) -> float:
-    """Median milliseconds a query, one at a time, after a warm-up; at most n queries are timed."""
+    """Median milliseconds per query, one query at a time, after a warm-up; at most n queries are timed."""
     texts = list(queries.values())[: n + 3]
     for text in texts[:3]:
         retriever.search(text, k)
@@ -183,7 +200,7 @@ def latency(retriever: Retriever, queries: Mapping[str, str], k: int = 10, n: in
 
 
 def read_scoreboard(collection: Collection) -> pd.DataFrame:
-    """The scoreboard of a collection, one row a system and split; empty when nothing was measured on this version of it."""
+    """The scoreboard of a collection, one row per system and split; empty if nothing was measured on this version."""
     path, stamp = collection.build / "scoreboard.csv", collection.build / "scoreboard.key"
     if not path.is_file() or not stamp.is_file() or stamp.read_text() != collection.key:
         return pd.DataFrame(columns=COLUMNS)
@@ -193,12 +210,20 @@ def read_scoreboard(collection: Collection) -> pd.DataFrame:
 def record(
     collection: Collection, split: str, system: str, run: Run, notebook: str, ms: float = float("nan"), usd: float = 0.0
 ) -> dict[str, float]:
-    """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; the scores ``with_interval``.
+    """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; returns ``with_interval``'s scores.
 
-    A system measured again replaces its row. When the collection changed, the scoreboard starts anew.
+    ``ms`` is the milliseconds per query, ``usd`` the dollars per 1,000 queries. A system measured again replaces its
+    row. When the collection has changed, the scoreboard starts anew.
     """
     scores = with_interval(collection.split(split)[1], run)
-    row = {"system": system, "notebook": notebook, "split": split, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd, **scores}  # fmt: skip
+    row = {
+        "system": system,
+        "notebook": notebook,
+        "split": split,
+        "ms_per_query": round(ms, 2),
+        "usd_per_1000_queries": usd,
+        **scores,
+    }
     board = read_scoreboard(collection)
     board = board[(board["system"] != system) | (board["split"] != split)]
     board = pd.DataFrame([*board.to_dict("records"), row], columns=COLUMNS)

@@ -1,4 +1,4 @@
-"""The course's figures: each draws one idea and returns the matplotlib Figure; the title is the takeaway, passed in."""
+"""The course's figures: each function draws one idea under a title that says the takeaway, and returns the Figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,23 +8,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-COLORS = [
-    "#2f6db5",
-    "#d1682a",
-    "#3a8f5c",
-    "#8b5bb0",
-    "#b8860b",
-    "#c2477f",
-    "#5f6b7a",
-    "#1f9aa8",
-]  # told apart by most eyes
+# Colours that most eyes can tell apart.
+COLORS = ["#2f6db5", "#d1682a", "#3a8f5c", "#8b5bb0", "#b8860b", "#c2477f", "#5f6b7a", "#1f9aa8"]
 MARKERS = "osD^vPX*"
-STYLE = {"font.size": 11, "axes.spines.top": False,
-         "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 100, "savefig.bbox": "tight"}  # fmt: skip
+STYLE = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 100,
+    "savefig.bbox": "tight",
+}
 
 
 def blank(width: float, height: float, columns: int = 1):
-    """A figure of this size in inches with the course's style, and its axes: one, or an array of several side by side."""
+    """A figure of this size in inches in the course's style, and its axes: one, or an array of several side by side."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, columns, sharey=True, figsize=(width, height), layout="constrained")
     plt.close(figure)  # shown once, by the cell that returns it
@@ -32,7 +31,7 @@ def blank(width: float, height: float, columns: int = 1):
 
 
 def headline(axes, title: str) -> None:
-    """The takeaway, bold, at the left above the axes."""
+    """Put the takeaway in bold above the axes, at the left."""
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
 
 
@@ -56,7 +55,7 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
 
 
 def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
-    """Mean difference of each system to a baseline with its 95 % interval; ``table`` comes from ``evaluation.compare``."""
+    """Mean difference of each system to a baseline with its 95 % interval; ``table`` is what ``compare`` gives."""
     rows = table.sort_values("difference")
     figure, axes = blank(8, 1.2 + 0.42 * len(rows))
     colors = [
@@ -111,7 +110,7 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
 
 
 def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
-    """nDCG@10 against milliseconds a query; the line joins the systems that none beats on both."""
+    """nDCG@10 against milliseconds per query; a line joins the systems that no other beats on both."""
     rows = board.dropna(subset=["ms_per_query"]).sort_values("ms_per_query").reset_index(drop=True)
     figure, axes = blank(8, 4.4)
     best, frontier = -1.0, []
@@ -172,7 +171,10 @@ def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, s
 
 
 def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: int, title: str) -> Figure:
-    """Dev nDCG@10 at each checkpoint (``record["dev"]["curve"]``), the untrained model at step 0; a ring marks the chosen step."""
+    """Dev nDCG@10 at each checkpoint, with the untrained model at step 0; a ring marks the chosen step.
+
+    ``curve`` is ``record["dev"]["curve"]`` of a training, ``start`` the score of the untrained model.
+    """
     steps = [0, *(point["step"] for point in curve)]
     values = [start, *(point["dev"] for point in curve)]
     figure, axes = blank(7, 3.4)

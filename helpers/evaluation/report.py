@@ -17,8 +17,10 @@ from helpers.store.files import write_text
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-table { border-collapse: collapse; font-size: 14px; } th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } th:first-child, td:first-child { text-align: left; }
+table { border-collapse: collapse; font-size: 14px; } \
+th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
+th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } \
+th:first-child, td:first-child { text-align: left; }
 figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #4a5568; } .scroll { overflow-x: auto; }
 """
 
@@ -35,7 +37,7 @@ def _findings(collection: Collection) -> dict:
 
 
 def _in_order(kept: dict[str, Any]) -> list[Any]:
-    """By notebook, and within a notebook in the order in which they were first found."""
+    """The kept values by notebook, and within a notebook in the order in which they were first kept."""
     return [kept[key] for key in sorted(kept, key=lambda key: key.split("/")[0])]
 
 
@@ -51,12 +53,12 @@ class Findings:
         write_text(_file(self.collection), json.dumps(found, ensure_ascii=False))
 
     def say(self, name: str, sentence: str) -> None:
-        """Print a sentence that a cell computed, a verdict, and keep it."""
+        """Print a verdict, a sentence that a cell computed, and keep it for the report."""
         self._keep("verdicts", name, sentence)
         print(sentence)
 
     def show(self, name: str, figure: Figure, caption: str) -> None:
-        """Display a figure and keep it with its caption."""
+        """Display a figure and keep it with its caption for the report."""
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         self._keep("figures", name, [caption, base64.b64encode(picture.getvalue()).decode()])
@@ -64,7 +66,7 @@ class Findings:
 
 
 def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """The rows of one split for people: best first, the interval in one column, three decimals."""
+    """The scoreboard's rows of one split for people to read: best first, the interval in one column, three decimals."""
     rows = board[board["split"] == split].sort_values(["ndcg@10", "system"], ascending=[False, True])
     table = pd.DataFrame(
         {"system": rows["system"], "queries": rows["n_queries"], "nDCG@10": rows["ndcg@10"].map("{:.3f}".format)}
@@ -85,7 +87,7 @@ def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
 
 def write_report(collection: Collection) -> Path:
-    """Write ``report.html`` — scoreboard, figures, verdicts, nothing loaded from elsewhere — and return its path."""
+    """Write ``report.html`` with scoreboard, figures and verdicts, and return its path; the page loads nothing else."""
     board, found = read_scoreboard(collection), _findings(collection)
     parts = [f"<h1>Retrieval on {html.escape(collection.name)}</h1>", f"<p>{html.escape(repr(collection))}</p>"]
     parts += [f"<p>{html.escape(notice)}</p>" for notice in collection.notices]
@@ -103,8 +105,10 @@ def write_report(collection: Collection) -> Path:
             f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}</figcaption></figure>'
         )
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        '<!doctype html><html lang="en"><head>'
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>"
     )
     path = collection.build / "report.html"
     write_text(path, page)

@@ -1,4 +1,4 @@
-"""``make homework``: from a person's data to a decision, in steps that go on where they stopped."""
+"""``make homework``: from a person's own data to a decision, in steps that continue where they stopped."""
 
 from helpers.homework.data import open_own
 

@@ -13,7 +13,7 @@ from helpers.retrieval.rerankers import Reranker, TwoStage, second_stage
 from helpers.store.files import fingerprint, write_text
 from helpers.store.stages import Stages
 
-K = 100  # passages kept of a run
+K = 100  # documents that a run keeps for each query
 RERANKED = (50, 20, 10)  # depths of the second stage; the first whose passages are few enough to keep in memory
 MOST_RERANKED = 5000  # passages whose token vectors are held at once: about a gigabyte at 256 tokens
 WEIGHTS = tuple(i / 10 for i in range(11))
@@ -22,9 +22,10 @@ NOTEBOOK = "11_homework"
 
 @dataclass
 class System:
-    """A retriever over the searched passages with a key that changes whenever its runs would.
+    """A retriever over the searched passages, with a key that changes whenever its runs would change.
 
-    ``of_parts(split)`` says how its run comes from those of its parts, which are there already: a function and its inputs.
+    ``of_parts(split)`` is for a system that is made of others: a function and its inputs, such as the runs of its
+    parts, that together give its own run.
     """
 
     name: str
@@ -53,9 +54,10 @@ def by_document(system: System, owner: Mapping[str, str]) -> Retriever:
 def best_weight(
     runs: Callable[[float], Run], qrels: Qrels, owner: Mapping[str, str], choose: bool = True
 ) -> tuple[float, float]:
-    """(weight, dev nDCG@10): the weight in tenths whose run is best on dev, of equal ones the nearest to a half.
+    """(weight, its nDCG@10 on dev): the weight, in steps of 0.1, whose run is best; of equal ones the nearest to 0.5.
 
-    A half where dev is small or is not to ``choose``.
+    ``runs(weight)`` gives the run, ``qrels`` are those of dev. The weight is 0.5 without a choice where dev has fewer
+    than ``FEW_DEV`` queries or ``choose`` is False; the score is nan where dev has none.
     """
 
     def score(weight: float) -> float:
@@ -73,23 +75,25 @@ def best_weight(
 def fusion_weight(
     first: Run, second: Run, qrels: Qrels, owner: Mapping[str, str], depth: int, choose: bool
 ) -> tuple[float, float]:
-    """``best_weight`` of the second run beside the first."""
+    """``best_weight`` of the second run in a fusion with the first."""
     return best_weight(lambda w: fuse(first, second, w, depth), qrels, owner, choose)
 
 
 def second_stage_weight(
     run: Run, reranked: Run, cut: int, qrels: Qrels, owner: Mapping[str, str], depth: int
 ) -> tuple[float, float]:
-    """``best_weight`` of a reranker's scores beside those of the first stage, whose best ``cut`` it has read."""
+    """``best_weight`` of a reranker's scores beside the first stage's, whose best ``cut`` passages it has scored."""
     return best_weight(lambda w: second_stage(run, reranked, cut, w, depth), qrels, owner)
 
 
 @dataclass
 class Bench:
-    """What all measurements share: the collection that is scored, the passages as they are searched, the stages.
+    """What all measurements share: the collection that is scored, the passages as they are searched, and the stages.
 
-    ``dev_made``: dev consists of made questions. They were turned away for sharing words with their passage, so they do not weigh words
-    against vectors.
+    pieces : {piece_id: text}, the passages as they are searched;  owner : {piece_id: doc_id} of those that were cut
+    systems : {name: system} of all that were added
+    dev_made : whether dev consists of generated questions. Those that share words with their passage were rejected when
+        they were made, so they cannot weigh words against vectors.
     """
 
     collection: Collection
@@ -102,12 +106,15 @@ class Bench:
 
     @property
     def tables(self) -> Path:
-        """Where vectors are kept."""
+        """The folder where vectors are kept."""
         return self.collection.build / "lancedb"
 
     @property
     def depth(self) -> int:
-        """How many chunks are asked for, so that enough documents come of them."""
+        """How many passages are asked for at a query.
+
+        Where passages were cut it is three times as many, so that enough documents come of the chunks.
+        """
         return 3 * K if self.owner else K
 
     @cached_property
@@ -116,7 +123,10 @@ class Bench:
         return fingerprint(self.pieces)
 
     def add(self, retriever: Retriever, of_parts: Callable[[str], tuple] | None = None) -> System:
-        """Index the passages, unless the retriever is made of indexed parts; the system is known by the retriever's name from here on."""
+        """Index the passages and add the system under the retriever's name.
+
+        With ``of_parts`` nothing is indexed, for the parts have done that already.
+        """
         if of_parts is None:
             retriever.index(self.pieces)
         system = System(
@@ -126,11 +136,11 @@ class Bench:
         return system
 
     def queries(self, split: str) -> tuple[dict[str, str], Qrels]:
-        """Queries and qrels of a split; none where the collection does not have it."""
+        """(queries, qrels) of a split; both empty where the collection does not have it."""
         return self.collection.split(split) if split in self.collection.qrels else ({}, {})
 
     def chunk_run(self, system: System, split: str) -> Run:
-        """The run over the passages as they are searched, kept as a stage."""
+        """The system's run over the passages as they are searched, chunks included; it is kept as a stage."""
         queries, _ = self.queries(split)
         if not queries:
             return {}
@@ -141,23 +151,28 @@ class Bench:
         return self._runs[key]
 
     def run(self, system: System, split: str) -> Run:
-        """The run over documents, at most 100 a query."""
+        """The system's run over documents, at most 100 for each query."""
         found = self.chunk_run(system, split)
         return fold(found, self.owner, K) if self.owner else found
 
     def scores(self, system: System, split: str) -> list[float]:
-        """nDCG@10 of each query of a split, in one order for all systems; [] where there is no such split."""
+        """nDCG@10 of each query of a split, in the same order for all systems; [] where there is no such split."""
         run, qrels = self.run(system, split), self.queries(split)[1]
         return per_query(qrels, run)["ndcg@10"].tolist() if qrels else []
 
     def hybrid(self, first: System, second: System, name: str) -> System:
-        """Weighted fusion of two systems, its weight chosen on dev unless that was made."""
+        """Add a weighted fusion of two systems; the weight is chosen on dev, or 0.5 if it is ``dev_made``."""
         runs = [self.chunk_run(system, "dev") for system in (first, second)]
         weight, _ = self.stages.run(
             f"weight of {name}",
-            fusion_weight, *runs, self.queries("dev")[1], self.owner, self.depth, not self.dev_made,
+            fusion_weight,
+            *runs,
+            self.queries("dev")[1],
+            self.owner,
+            self.depth,
+            not self.dev_made,
             tell=lambda found: f"{found[0]:.1f} for {second.name}",
-        )  # fmt: skip
+        )
         mixed = WeightedHybrid(first.retriever, second.retriever, weight, name)
 
         def of_parts(split: str) -> tuple:
@@ -166,7 +181,10 @@ class Bench:
         return self.add(mixed, of_parts)
 
     def rerank_depth(self, firsts: Sequence[System]) -> int:
-        """How many passages a second stage looks at: 50, fewer where dev's best are too many passages to encode by their tokens."""
+        """How many passages a second stage reorders: 50, or fewer where memory cannot hold their token vectors.
+
+        It is the first of ``RERANKED`` at which the best of all dev queries are at most ``MOST_RERANKED`` passages.
+        """
         runs = [self.chunk_run(first, "dev") for first in firsts]
 
         def size(depth: int) -> int:
@@ -175,13 +193,22 @@ class Bench:
         return next((depth for depth in RERANKED if size(depth) <= MOST_RERANKED), RERANKED[-1])
 
     def reranked(self, first: System, reranker: Reranker, depth: int, name: str) -> tuple[System, float, float]:
-        """(two stages, weight of the second, its dev nDCG@10): a weight of 0 says that dev has no use for it."""
+        """Add a two-stage system; returns (system, the reranker's weight, its nDCG@10 on dev).
+
+        A weight of 0 says that on dev the reranker does not help.
+        """
         run, reranked = self.chunk_run(first, "dev"), self.reranked_run(first, reranker, depth, "dev", name)
         weight, mean = self.stages.run(
             f"weight of {name}",
-            second_stage_weight, run, reranked, depth, self.queries("dev")[1], self.owner, self.depth,
+            second_stage_weight,
+            run,
+            reranked,
+            depth,
+            self.queries("dev")[1],
+            self.owner,
+            self.depth,
             tell=lambda found: f"{found[0]:.1f} for {reranker.name}",
-        )  # fmt: skip
+        )
         two = TwoStage(first.retriever, reranker, depth, weight, name)
         two.corpus = self.pieces
 
@@ -192,7 +219,7 @@ class Bench:
         return self.add(two, of_parts), weight, mean
 
     def reranked_run(self, first: System, reranker: Reranker, depth: int, split: str, name: str) -> Run:
-        """The reranker's own order of the first stage's best, kept as a stage."""
+        """The first stage's best passages in the reranker's own order; it is kept as a stage."""
         queries, run = self.queries(split)[0], self.chunk_run(first, split)
         if not queries:
             return {}
@@ -204,7 +231,10 @@ class Bench:
         return by_document(system, self.owner)
 
     def put_on_scoreboard(self, system: System, split: str) -> dict:
-        """Score and record a system with its latency, which is measured once and kept."""
+        """Score a system and record it with its latency, which is measured once and kept.
+
+        Returns its scores with "ms" (a query) and "usd" (1,000 queries).
+        """
         asked = self.queries("test")[0] or self.queries("dev")[0]
         name = f"latency: {system.name}"
         ms = self.stages.run(name, _latency, system, self.owner, asked, tell=lambda ms: f"{ms:.1f} ms a query")
@@ -213,7 +243,7 @@ class Bench:
         return scores | {"ms": ms, "usd": usd}
 
     def keep_rows(self, names: Sequence[str]) -> None:
-        """Take rows of an earlier homework off the scoreboard, of systems that are not there any more; the notebooks' rows stay."""
+        """Take the homework's systems that are not among ``names`` off the scoreboard; the notebooks' rows stay."""
         board = read_scoreboard(self.collection)
         kept = board[(board["notebook"] != NOTEBOOK) | board["system"].isin(names)]
         if len(kept) < len(board):

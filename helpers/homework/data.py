@@ -1,4 +1,4 @@
-"""One's own data for the homework: a collection as everywhere in the course, a search log, or the one beside the other."""
+"""One's own data for the homework: a collection as everywhere in the course, a search log, or one of each together."""
 
 import math
 import os
@@ -17,6 +17,7 @@ from helpers.labels.log_files import import_log, import_rows
 from helpers.labels.search_log import SearchLog
 from helpers.store.files import ROOT, WorkbookError, build_dir, fingerprint
 
+# {our name of a log's column: the names that others have for it, ours among them}
 COLUMNS = {
     "query": "query q search_query search question",
     "time": "time timestamp ts when date",
@@ -30,15 +31,17 @@ COLUMNS = {
     "thumbs_up": "thumbs_up",
     "thumbs_down": "thumbs_down",
     "reformulated": "reformulated",
-}  # ours: what others call it
+}
 _ID, _TEXT = ("id", "_id", "doc_id", "docid"), ("text", "passage", "content", "snippet")
-MOST_LABELS_LOST = (
-    0.5  # of a log's labels on passages that the collection does not have; above it, it is another collection
-)
+# The share of a log's labels on passages that the collection does not have; above it, it is another collection's log.
+MOST_LABELS_LOST = 0.5
 
 
 def log_columns(path: Path) -> dict[str, str] | None:
-    """{our column: its name in the file} when a .jsonl or .csv file is a search log: a query and what was shown or clicked; else None."""
+    """{our column: its name in the file} of a search log, or None for a file that is none.
+
+    A search log is a .jsonl or .csv file with a query and with what was shown, clicked or cited.
+    """
     if not path.is_file() or kind_of(path) not in (".jsonl", ".csv"):
         return None
     if kind_of(path) == ".csv":
@@ -51,12 +54,15 @@ def log_columns(path: Path) -> dict[str, str] | None:
     }
     columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
     if not {"results", "cited"} & set(columns) and {"text", "passage", "content", "body", "answer"} & set(by_lower):
-        return None  # passages with counts of clicks
+        return None  # passages, with a column that counts their clicks
     return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
 
 
 def _with_ids(path: Path, columns: Mapping[str, str]) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, str]]:
-    """(rows of a .jsonl log with ids only, {doc_id: text} of results that came with their texts)."""
+    """(rows of a .jsonl log with their line numbers, {doc_id: text} of the results that came with their texts).
+
+    In the rows, such results are replaced by their ids. Raises WorkbookError for a result without an id.
+    """
     corpus: dict[str, str] = {}
     rows: list[tuple[int, dict[str, Any]]] = []
     for number, row in read_jsonl(path):
@@ -78,7 +84,10 @@ def _with_ids(path: Path, columns: Mapping[str, str]) -> tuple[list[tuple[int, d
 
 
 def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[SearchLog, dict[str, str]]:
-    """The log, redacted, in a table under ``folder``, and the texts that came with it; nothing else of it is written."""
+    """(the log, {doc_id: text} of the passages that came with it).
+
+    The log is kept redacted in a table under ``folder``; nothing else of it is written to disk.
+    """
     (folder / "log.jsonl").unlink(missing_ok=True)  # an unredacted copy that earlier versions left there
     log = SearchLog(folder / f"log-{fingerprint(path.read_bytes())}")
     if kind_of(path) == ".jsonl":
@@ -95,7 +104,7 @@ def _read_log(path: Path, columns: Mapping[str, str], folder: Path) -> tuple[Sea
 
 @dataclass
 class LogLabels:
-    """What a search log says of relevance.
+    """What a search log says about relevance.
 
     queries : {query_id: text};  labels : {query_id: {doc_id: grade}}, for queries that have some
     clicked : queries whose labels are clicks alone;  corrected : whether position bias was taken out of the clicks
@@ -108,7 +117,10 @@ class LogLabels:
 
 
 def _click_rates(searches: pd.DataFrame, events: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """(click rates, whether they are corrected): corrected where some searches were shown in random order, raw where none was."""
+    """(click rates, whether they were corrected for position bias).
+
+    They are corrected where enough searches were shown in random order, and else raw.
+    """
     shuffled = searches["system"].astype(str).str.endswith(SHUFFLED)
     depth = int(searches["doc_ids"][shuffled].map(len).mode().max()) if shuffled.any() else 0
     if depth:
@@ -120,10 +132,11 @@ def _click_rates(searches: pd.DataFrame, events: pd.DataFrame) -> tuple[pd.DataF
 
 
 def log_labels(log: SearchLog) -> LogLabels:
-    """What an answer cited or a person copied has grade 2; what was clicked in at least 0.3 of the searches that showed it has 1.
+    """Relevance labels from a log: grade 2 for what an answer cited or a person copied, grade 1 for what was clicked.
 
-    Clicks follow the rank at which a passage stood, so their rates are corrected as notebook 04 does, where the log has searches in
-    random order to tell by; else they are raw, and labels of the system that was logged.
+    A click counts for a passage that was clicked in at least 0.3 of the searches that showed it. Clicks depend on the
+    rank at which a passage stood. Where the log has searches in random order, their rates are corrected for that as in
+    notebook 04; else they are raw, and favour the system that was logged.
     """
     searches, events = log.searches(), log.events()
     texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
@@ -149,14 +162,17 @@ def log_labels(log: SearchLog) -> LogLabels:
 
 
 def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
-    """The collection with the log's queries; labels on passages it does not have are left out, and its own splits stay as they are."""
+    """The collection with the log's queries and labels; what was judged in the collection stays as it is.
+
+    The labels go into the train split, or are divided into splits where the collection has none; those on passages that
+    it does not have are left out. Raises WorkbookError when these are more than ``MOST_LABELS_LOST`` of all.
+    """
     said = log_labels(log)
     queries, labels = said.queries, said.labels
     judged = {q for part in collection.qrels.values() for q in part}
     known = {same(collection.queries[q]) for q in judged}
-    ids = {
-        same(text): q for q, text in collection.queries.items() if q not in judged
-    }  # asked there, and not judged yet
+    # queries of the collection that are not judged yet
+    ids = {same(text): q for q, text in collection.queries.items() if q not in judged}
     named = {q: ids.get(same(text), q) for q, text in queries.items() if same(text) not in known}
     queries = {named[q]: text for q, text in queries.items() if q in named}
     pairs = [(named[q], d, g) for q, docs in labels.items() if q in named for d, g in docs.items()]
@@ -171,16 +187,16 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     ]
     if pairs and lost > MOST_LABELS_LOST * len(pairs):
         raise WorkbookError(
-            f"{path}: {lost} of {len(pairs)} clicked or cited ids are not in {collection.name} (the first: {pairs[0][1]!r}): open the collection "
-            "that was searched, with the ids of the log."
+            f"{path}: {lost} of {len(pairs)} clicked or cited ids are not in {collection.name} "
+            f"(the first: {pairs[0][1]!r}): open the collection that was searched, with the ids of the log."
         )
     if lost:
         notices.append(f"{lost} clicked or cited passages of the log are not in the collection and were left out.")
     clicked = frozenset(named[q] for q in said.clicked if q in named) & set(kept)
     if clicked and not said.corrected:
         notices.append(
-            f"The labels of {len(clicked):,} queries are clicks, and no search was shown in random order, so they could not be corrected "
-            "for the rank at which a passage stood (notebook 04)."
+            f"The labels of {len(clicked):,} queries are clicks, and no search was shown in random order, "
+            "so they could not be corrected for the rank at which a passage stood (notebook 04)."
         )
     if collection.qrels:
         qrels = dict(collection.qrels)
@@ -190,7 +206,8 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
         qrels = carve_splits({"all": kept}, notices) if kept else {}
         if kept:
             notices.append(
-                "Its labels are clicks and citations, which favour the system that was logged: read the scores with that in mind."
+                "Its labels are clicks and citations, which favour the system that was logged: "
+                "read the scores with that in mind."
             )
     qrels = {split: part for split, part in qrels.items() if part}
     clicked |= collection.clicked
@@ -198,7 +215,10 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
 
 
 def _found(given: str | Path) -> Path:
-    """A path as it stands, or from the workbook's folder, in whose ``notebooks`` the kernels run."""
+    """The path as it is given or, where nothing is there, seen from the workbook's folder.
+
+    Notebooks run in the folder ``notebooks`` below it.
+    """
     path = Path(given).expanduser()
     return path if path.exists() or not (ROOT / path).exists() else ROOT / path
 
@@ -206,11 +226,14 @@ def _found(given: str | Path) -> Path:
 def open_own(
     name_or_path: str | Path | None = None, log: str | Path | None = None
 ) -> tuple[Collection, SearchLog | None]:
-    """What ``open_collection`` opens, and search logs: (collection, log or None); by default those of COLLECTION and LOG.
+    """(collection, search log or None), opened from paths; by default those in COLLECTION and LOG.
 
-    A log is a .jsonl or .csv file with a query a row and the ids that were shown, clicked or cited (``COLUMNS`` has the names that are
-    understood); its passages come with it (results as objects with id and text), from corpus.jsonl beside it, or are the collection
-    that ``log`` is given with. Raises WorkbookError, in one sentence, when there are none.
+    ``name_or_path`` is what ``open_collection`` opens, or a search log. A log is a .jsonl or .csv file with one query a
+    row and the ids that were shown, clicked or cited (``COLUMNS`` has the names that are understood). Its passages come
+    with it (results as objects with id and text) or from corpus.jsonl beside it, or are those of the collection that
+    ``log`` is given with.
+
+    Raises WorkbookError, in one sentence, when there are no passages or ``log`` is no search log.
     """
     name_or_path, log = name_or_path or os.environ.get("COLLECTION"), log or os.environ.get("LOG")
     path = _found(name_or_path) if name_or_path else None
@@ -235,7 +258,8 @@ def open_own(
     columns = log_columns(log)
     if not columns:
         raise WorkbookError(
-            f"{log} is not a search log: it needs a file .jsonl or .csv with the columns query and results, clicked or cited."
+            f"{log} is not a search log: it needs a file .jsonl or .csv "
+            "with the columns query and results, clicked or cited."
         )
     opened, _ = _read_log(log, columns, collection.build / "homework")
     return _with_log(collection, opened, log), opened

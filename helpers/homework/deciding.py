@@ -1,4 +1,4 @@
-"""From scores to a decision: what dev picks, the simplest first, what test says of it, and what more data may bring."""
+"""From scores to a decision: what dev picks, what test says about it, and what more data may bring."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,18 +12,22 @@ VERDICTS = ("do nothing", "switch on hybrid", "tune the encoder", "add a reranke
 SURE = 0.05  # a p-value below it, and an interval above 0, count as proof
 WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
-POOLED = 0.9  # of a first ten; judgments of so much of it come from a pool of systems
-LOPSIDED = 0.2  # of a first ten; judged by so much less than that of another system, a system was not in the pool
+POOLED = 0.9  # share of a first ten that is judged; from here on, the system was in the pool that was judged
+LOPSIDED = 0.2  # a system with so much less of its first ten judged than another was not in the pool
 FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
 
 
 def p_value(p: float) -> str:
-    """As it is written: "p = 0.012", or "p < 0.001"."""
+    """A p-value as it is written in a sentence: "p = 0.012", or "p < 0.001"."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 class Comparison(NamedTuple):
-    """One system against another on the same queries: mean difference in nDCG@10, 95 % interval, p, queries won and lost."""
+    """One system against another on the same queries, by nDCG@10.
+
+    difference, low, high : mean of system − baseline, and its 95 % interval
+    p : of a randomisation test;  won, lost, n : queries that the system does better, does worse, and all
+    """
 
     system: str
     baseline: str
@@ -57,10 +61,11 @@ class Verdict(NamedTuple):
 
 
 def simplest(scores: Mapping[str, Sequence[float]]) -> str:
-    """The first of ``{system: score of each dev query}``, cheapest first, that is within one standard error of the best mean.
+    """The first system whose mean is within one standard error of the best mean.
 
-    The standard error is of the paired difference to the best, so the fewer the queries the simpler the choice. The one-standard-error
-    rule is from Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
+    ``scores`` are {system: score of each dev query}, cheapest first. The standard error is that of the paired
+    difference to the best, so fewer queries make for a simpler choice. The one-standard-error rule is from Breiman,
+    Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
     names = list(scores)
     values = {name: np.asarray(scores[name], dtype=float) for name in names}
@@ -75,10 +80,11 @@ def simplest(scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def nominee(scores: Mapping[str, Sequence[float]]) -> str:
-    """The system of ``{system: score of each dev query}``, cheapest first, that test compares with the first, the present one; itself if none.
+    """The system that test shall compare with the present one; the present one itself if there is none.
 
-    It is the ``simplest``. Where dev has too few queries to tell it from the present one, it is the best on dev, if better by ``WORTH``:
-    few queries are no proof that nothing is better, and test has to prove it in any case.
+    ``scores`` are {system: score of each dev query}, cheapest first; the first is the present system. The nominee is
+    the ``simplest``. If that is the present one, it is the best on dev, provided that this is better by ``WORTH``: too
+    few dev queries are no proof that nothing is better, and test has to prove it in any case.
     """
     present, pick = next(iter(scores)), simplest(scores)
     if pick != present or not scores[present]:
@@ -89,7 +95,7 @@ def nominee(scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def compared(pairs: Sequence[tuple[str, str]], scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
-    """Each (system, baseline) on the test scores of each query; the p-values are Holm-corrected over all pairs."""
+    """Compare each (system, baseline) by their scores of each test query; p-values are Holm-corrected over all."""
     found = []
     for system, baseline in pairs:
         difference = np.asarray(scores[system], dtype=float) - np.asarray(scores[baseline], dtype=float)
@@ -103,10 +109,11 @@ def compared(pairs: Sequence[tuple[str, str]], scores: Mapping[str, Sequence[flo
 
 
 def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[str, float] | None:
-    """What twice the data may bring: the slope of mean dev nDCG@10 over log2(number of queries), by least squares.
+    """What twice the data may bring on dev, {"gain", "low", "high"} in nDCG@10; None with fewer than two sizes.
 
-    ``points`` are {number of training queries: score of each dev query, in one order}. ``low`` and ``high`` are the 95 % bootstrap
-    interval over dev queries; how much a training differs from seed to seed is not in it. None with fewer than two sizes.
+    It is the slope of the mean over log2(number of queries), by least squares. ``points`` are {number of training
+    queries: score of each dev query, in one order}. ``low`` and ``high`` are the 95 % bootstrap interval over dev
+    queries; how much a training differs from seed to seed is not in it.
     """
     sizes = sorted(points)
     if len(sizes) < 2 or len(points[sizes[0]]) < 2:
@@ -120,9 +127,9 @@ def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[
 
 
 def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str, Sequence[float]]) -> list[Comparison]:
-    """What test has to say against the choice of dev: systems that dev puts below ``chosen`` and test above it by more than luck.
+    """Systems that are below ``chosen`` on dev, but better than it on test by more than luck; the best comes first.
 
-    The best first. Nothing is chosen by it: it says that the queries of dev are not like those of test.
+    Nothing is chosen by it: it says that the queries of dev are not like those of test.
     """
     below = [s for s in test if s != chosen and dev.get(s) and np.mean(dev[s]) < np.mean(dev[chosen])]
     found = compared([(system, chosen) for system in below], test) if below else []
@@ -130,7 +137,10 @@ def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str
 
 
 def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
-    """A caution where the judgments were pooled without one of the two: {system: share of its first ten that is judged}."""
+    """A caution, in a list, where the judgments were pooled without one of the two systems; else [].
+
+    ``judged`` is {system: share of its first ten on test that is judged}.
+    """
     if judged.get(base, 0.0) >= POOLED and judged.get(chosen, 1.0) < judged[base] - 0.02:
         size = "small than too large"
     elif _lopsided(judged, chosen, base):
@@ -138,30 +148,35 @@ def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
     else:
         return []
     return [
-        f"{judged[chosen]:.0%} of the first ten of {chosen} are judged, {judged[base]:.0%} of {base}'s; what is not judged counts as wrong, so "
-        f"the gain is more likely too {size}."
+        f"{judged[chosen]:.0%} of the first ten of {chosen} are judged, {judged[base]:.0%} of {base}'s; "
+        f"what is not judged counts as wrong, so the gain is more likely too {size}."
     ]
 
 
 def _lopsided(judged: Mapping[str, float], one: str, other: str) -> bool:
-    """Whether the judgments probably come from what ``one`` found, and ``other`` was not asked."""
+    """Whether the judgments probably come from what ``one`` found, without ``other`` being asked."""
     return judged.get(one, 0.0) >= POOLED and judged.get(other, 1.0) < judged[one] - LOPSIDED
 
 
 def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
-    """The five verdicts with their evidence, and the system to use.
+    """(the five verdicts with their evidence, the system to use).
 
-    ``facts``: ``base``, the present system; ``untrained`` and ``tuned`` (or None), the picks of dev; ``comparisons``
-    {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, those that were made; ``train`` number of training queries;
-    ``judged`` whether people or a trusted judge made the test judgments, ``clicks`` whether most of them are clicks;
-    ``on_test`` whether there is a test split; ``gain`` of ``expected_gain`` or None; ``untuned``, why nothing was tuned; ``dev_scores`` and ``test_scores``, {system: score of each query}, for
-    ``surprises``; ``seen``, {system: share of its first ten on test that is judged}; ``test_only``, the number of judged test queries of a
-    collection that has no train split.
+    ``facts`` has these keys:
+
+    base, untrained, tuned : the present system; what dev picked without and with training (``tuned`` may be None)
+    comparisons : {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, if made
+    train : number of training queries
+    judged, clicks : whether people or a trusted judge made the test judgments; whether most of them are clicks
+    on_test, on_dev : whether there is a test split; whether there are dev queries
+    gain, untuned : what ``expected_gain`` gave, or None; why nothing was tuned
+    dev_scores, test_scores : {system: score of each query}, for ``surprises``
+    seen : {system: share of its first ten on test that is judged}
+    test_only : number of judged test queries of a collection that has no train split
     """
     comparisons: Mapping[str, Comparison] = facts["comparisons"]
     hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
     untrained = facts["untrained"] if hybrid is not None and hybrid.proven else facts["base"]
-    if untrained != facts["untrained"]:  # what tuning has to beat is what is there now
+    if untrained != facts["untrained"]:  # tuning then has to beat the present system
         tuned = comparisons.get("tuned against base", tuned)
     tune = tuned is not None and tuned.proven
     first = facts["tuned"] if tune else untrained
@@ -199,12 +214,13 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
     reasons = []
     if facts.get("clicks"):
         reasons.append(
-            "The test labels are clicks, which follow the rank at which a passage stood, not judgments: the scores favour "
-            "the system that was logged; judge 50 or more queries (to_judge.csv has some)."
+            "The test labels are clicks, which follow the rank at which a passage stood, not judgments: "
+            "the scores favour the system that was logged; judge 50 or more queries (to_judge.csv has some)."
         )
     elif not facts["judged"]:
         reasons.append(
-            "No test query was judged by a person or a trusted judge: the scores are a rehearsal; judge 50 or more real queries."
+            "No test query was judged by a person or a trusted judge: the scores are a rehearsal; "
+            "judge 50 or more real queries."
         )
     elif not facts["on_test"]:
         reasons.append("There is no test split: what chose was scored again, so the scores are too good.")
@@ -212,8 +228,10 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
         best, seen = against[0], facts.get("seen", {})
         if _lopsided(seen, best.system, best.baseline):
             reasons.append(
-                f"Dev and test disagree: on test, {best}; but {seen[best.system]:.0%} of the first ten of {best.system} are judged and "
-                f"{seen[best.baseline]:.0%} of {best.baseline}'s, so the judgments probably come from what it found. "
+                f"Dev and test disagree: on test, {best}; "
+                f"but {seen[best.system]:.0%} of the first ten of {best.system} are judged "
+                f"and {seen[best.baseline]:.0%} of {best.baseline}'s, "
+                "so the judgments probably come from what it found. "
                 "Judge the first ten of every system, and run again."
             )
         else:
@@ -229,18 +247,23 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
             reasons.append(f"{facts['train']} queries to train on are too few: collect at least {COLLECT_BELOW}.")
             if facts.get("test_only", 0) >= 3 * COLLECT_BELOW:
                 reasons.append(
-                    f"There are {facts['test_only']:,} judged test queries: half of them in qrels/train.tsv would train."
+                    f"There are {facts['test_only']:,} judged test queries: "
+                    "half of them in qrels/train.tsv would train."
                 )
         gain = facts.get("gain")
         if gain and gain["low"] > 0 and gain["gain"] >= WORTH:
             reasons.append(
-                f"The learning curve still rises: twice the data, {gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on dev."
+                "The learning curve still rises: "
+                f"twice the data, {gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] on dev."
             )
     return reasons
 
 
 def headline(verdicts: Sequence[Verdict], chosen: str, against: Sequence[Comparison] = ()) -> str:
-    """The decision in one sentence: what to collect comes first, then what to deploy, unless ``surprises`` speak against it."""
+    """The decision in one sentence: what to collect comes first, then what to deploy.
+
+    ``against`` are the ``surprises``; where there are any and data is to be collected, nothing to deploy is named.
+    """
     yes = [v.name for v in verdicts if v.yes]
     words = {"switch on hybrid": "search with BM25"} if chosen.startswith("BM25") else {}
     if chosen.startswith("encoder + adapter"):

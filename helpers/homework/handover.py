@@ -1,4 +1,4 @@
-"""What the homework leaves behind: the chosen model in a folder, what it costs, failures to look at, pairs to judge."""
+"""What the homework leaves behind: the chosen model in a folder, its costs, failures to look at, pairs to judge."""
 
 import csv
 import io
@@ -29,9 +29,10 @@ JUDGE_COLUMNS = ("query", "doc", "text", "grade")
 
 
 def with_adapter(encoder: SentenceTransformer, matrix: np.ndarray) -> SentenceTransformer:
-    """The encoder with the adapter inside: ``encode_query`` goes through the matrix, ``encode_document`` does not.
+    """The encoder with the adapter inside: ``encode_query`` applies the matrix, ``encode_document`` does not.
 
-    ``matrix`` is of shape (width, width), as ``train_adapter`` gives it; the layers are shared, so the folder is no bigger.
+    ``matrix`` has the shape (width, width), as ``train_adapter`` gives it. Queries and documents share all other
+    layers, so the folder is hardly bigger.
     """
     width = matrix.shape[0]
     turn = Dense(
@@ -43,21 +44,22 @@ def with_adapter(encoder: SentenceTransformer, matrix: np.ndarray) -> SentenceTr
 
 
 def loading(folder: str) -> dict[str, str]:
-    """Three lines each that load and use the model: with sentence-transformers alone, and with LanceDB."""
+    """{library: three lines of code that load and use the model}, for sentence-transformers alone and for LanceDB."""
     return {
         "sentence-transformers": f"""from sentence_transformers import SentenceTransformer
 model = SentenceTransformer({folder!r})
 scores = model.similarity(model.encode_query("a question"), model.encode_document(["a passage"]))""",
         "LanceDB": """import lancedb
-table = lancedb.connect("index").create_table("passages", [{"text": t, "vector": model.encode_document(t)} for t in passages])
+table = lancedb.connect("index").create_table("passages", \
+[{"text": t, "vector": model.encode_document(t)} for t in passages])
 hits = table.search(model.encode_query("a question")).distance_type("dot").limit(10).to_list()""",
     }
 
 
 def hand_over(folder: Path, encoder: SentenceTransformer, matrix: np.ndarray | None, search: Mapping[str, Any]) -> None:
-    """Write the model, ``search.json`` (what the system does beside it) and a README.md into ``folder``, all or nothing.
+    """Write the model, search.json (what the system does beside it) and a README.md into ``folder``, all or nothing.
 
-    ``search`` has a ``key``: a folder of the same key is left as it is.
+    ``search`` is the content of search.json. A folder that has the same ``key`` in it is left as it is.
     """
     try:
         if json.loads((folder / "search.json").read_text(encoding="utf-8"))["key"] == search["key"]:
@@ -82,22 +84,26 @@ def hand_over(folder: Path, encoder: SentenceTransformer, matrix: np.ndarray | N
 
 
 def costs(passages: int, tokens: int, query_tokens: float, encode_seconds: float) -> dict[str, float]:
-    """What it costs to host the encoder, measured here, and to rent one, by the dated price table.
+    """What it costs to host the encoder, as measured here, and to rent one, by the dated price table.
 
-    ``encode_seconds`` for all passages; dollars of API_MODEL for the passages once and for 1,000 queries; nan where there is no price.
+    ``encode_seconds`` is the time for all passages. Prices are dollars for API_MODEL, for the passages once and for
+    1,000 queries; they are nan where the table has none.
     """
     per_token = price(API_MODEL, "usd_per_million_input_tokens") / 1e6
     return {
-        "passages": passages, "tokens": tokens, "encode_seconds": encode_seconds,
+        "passages": passages,
+        "tokens": tokens,
+        "encode_seconds": encode_seconds,
         "passages_per_second": passages / encode_seconds if encode_seconds > 0 else float("nan"),
-        "api_usd_index": tokens * per_token, "api_usd_1000_queries": 1000 * query_tokens * per_token,
-    }  # fmt: skip
+        "api_usd_index": tokens * per_token,
+        "api_usd_1000_queries": 1000 * query_tokens * per_token,
+    }
 
 
 def failures(collection: Collection, queries: Mapping[str, str], qrels: Qrels, run: Run, base: Run) -> list[dict]:
-    """Dev queries for which nothing right is among the first ten of ``run``, the worst losses against ``base`` first.
+    """Queries with nothing right among the first ten of ``run``, at most ten, the worst losses against ``base`` first.
 
-    Each with the query, the passage wanted and its rank (0: not found), and what came first.
+    Each is a row with the query, the passage wanted and its rank (0: not found), and what came first.
     """
     if not qrels:
         return []
@@ -110,15 +116,25 @@ def failures(collection: Collection, queries: Mapping[str, str], qrels: Qrels, r
         rank = {d: r for r, d in enumerate(run.get(q, {}), 1)}.get(wanted, 0)
         came = next(iter(run.get(q, {})), "")
         texts = [collection.corpus.get(d, "") for d in (wanted, came)]
-        rows.append({"query": queries[q], "wanted": wanted, "wanted_text": texts[0][:200], "rank": rank, "came": came,
-                     "came_text": texts[1][:200], "lost": bool(change[q] < 0)})  # fmt: skip
+        rows.append(
+            {
+                "query": queries[q],
+                "wanted": wanted,
+                "wanted_text": texts[0][:200],
+                "rank": rank,
+                "came": came,
+                "came_text": texts[1][:200],
+                "lost": bool(change[q] < 0),
+            }
+        )
     return rows
 
 
 def write_to_judge(collection: Collection, file: Path, queries: Mapping[str, str], run: Run) -> int:
-    """Pairs for a person to judge as a csv: query, doc, the beginning of its text, and an empty grade; the number of queries in it.
+    """Write a csv of pairs for a person to judge; returns the number of queries in it.
 
-    Grades 0, 1 or 2 are read by the next run (``read_judged``); a file with grades in it is left as it is.
+    Its columns are query, doc, the beginning of the passage's text, and an empty grade. The next run reads the grades
+    0, 1 or 2 that were put in (``read_judged``). A file that has grades is left as it is, and 0 is returned.
     """
     if file.is_file() and any(row["grade"].strip() for row in _rows(file)):
         return 0
@@ -145,7 +161,10 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def read_judged(collection: Collection, file: Path) -> int:
-    """Take the grades that a person has put into the csv over into ``reviews.jsonl``; the number of new ones."""
+    """Copy the grades that a person has put into the csv to ``reviews.jsonl``; returns the number of new ones.
+
+    Raises WorkbookError for a grade other than 0, 1 or 2, and for a passage that the collection does not have.
+    """
     if not file.is_file():
         return 0
     reviews = Reviews(collection.build / "reviews.jsonl")
@@ -159,7 +178,8 @@ def read_judged(collection: Collection, file: Path) -> int:
             raise WorkbookError(f"{file}, row {number}: {grade!r} is no grade: write 0, 1 or 2, or leave it empty.")
         if row["doc"] not in collection.corpus:
             raise WorkbookError(
-                f"{file}, row {number}: the collection has no passage {row['doc']!r}: a spreadsheet may have changed the ids; keep them as text."
+                f"{file}, row {number}: the collection has no passage {row['doc']!r}: "
+                "a spreadsheet may have changed the ids; keep them as text."
             )
         if known.get((row["query"], row["doc"])) != int(grade):
             new += 1

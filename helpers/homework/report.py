@@ -1,4 +1,4 @@
-"""The homework's report.html: one page to send to a colleague, with nothing loaded from elsewhere."""
+"""The homework's report.html: one page to send to a colleague, which loads nothing from elsewhere."""
 
 import base64
 import html
@@ -22,12 +22,15 @@ from helpers.store.files import write_text
 _MORE = """
 .decision { background: #eef4fb; border-left: 6px solid #2f6db5; padding: .8rem 1.2rem; font-size: 1.15rem; }
 .caution { background: #fdf4ec; border-left: 6px solid #d1682a; padding: .6rem 1.2rem; }
-pre { background: #f5f6f8; padding: .8rem 1rem; overflow-x: auto; font-size: 13px; } td.text, th.text { text-align: left; white-space: normal; }
+pre { background: #f5f6f8; padding: .8rem 1rem; overflow-x: auto; font-size: 13px; } \
+td.text, th.text { text-align: left; white-space: normal; }
 """
 _MEASURES = (
-    "nDCG@10: how much of what is right is among the first ten, and how high; R@10, R@100: the share of the right passages among the first "
-    "10 and 100; RR@10: 1 / rank of the first right one. All from 0 to 1, higher is better. Judged@10: the share of the first ten that "
-    "somebody judged; the rest counts as wrong. ms/query: on this machine."
+    "nDCG@10: how much of what is right is among the first ten, and how high; "
+    "R@10, R@100: the share of the right passages among the first 10 and 100; "
+    "RR@10: 1 / rank of the first right one. All from 0 to 1, higher is better. "
+    "Judged@10: the share of the first ten that somebody judged; the rest counts as wrong. "
+    "ms/query: on this machine."
 )
 
 
@@ -49,12 +52,15 @@ def _figure(figure: Figure, caption: str) -> str:
 
 
 def gain_in_words(gain: Mapping[str, float] | None) -> str:
-    """What twice the data may bring, in one sentence."""
+    """A sentence on what twice the data may bring; ``gain`` is what ``expected_gain`` gave."""
     if not gain:
         return "Too few queries for a learning curve, so nobody knows what twice the data would bring."
     span = f"{gain['gain']:+.3f} nDCG@10 [{gain['low']:+.3f}, {gain['high']:+.3f}]"
     word = "Twice the data should help" if gain["low"] > 0 else "Twice the data may or may not help"
-    return f"{word}: {span} on dev by a straight line over the doublings; how much one training differs from the next is not in the interval."
+    return (
+        f"{word}: {span} on dev by a straight line over the doublings; "
+        "how much one training differs from the next is not in the interval."
+    )
 
 
 def _scoreboards(board: pd.DataFrame, result: Mapping[str, Any]) -> str:
@@ -120,7 +126,8 @@ def _cost(cost: Mapping[str, float], board: pd.DataFrame, result: Mapping[str, A
         rows.append(
             (
                 "encode all passages, on this machine",
-                f"{_seconds(cost['encode_seconds'])} ({cost['passages_per_second']:,.0f} a second, chunks counted one by one)",
+                f"{_seconds(cost['encode_seconds'])} "
+                f"({cost['passages_per_second']:,.0f} a second, chunks counted one by one)",
             )
         )
     row = board[(board["system"] == result["chosen"]) & (board["split"] == result["final"])] if len(board) else board
@@ -158,7 +165,7 @@ def _failures(result: Mapping[str, Any]) -> str:
 
 
 def page(collection: Collection, result: Mapping[str, Any]) -> str:
-    """The page as HTML; ``result`` is what ``homework.run`` gathered."""
+    """The report as HTML; ``result`` is what ``homework.run`` gathered."""
     board = read_scoreboard(collection) if result["final"] else pd.DataFrame(columns=["split", "system"])
     escaped = html.escape
     parts = [f"<h1>Retrieval on {escaped(collection.name)}: what to do next</h1>"]
@@ -179,7 +186,8 @@ def page(collection: Collection, result: Mapping[str, Any]) -> str:
         parts.append("<h2>Which differences are real?</h2><ul>")
         parts += [f"<li>{escaped(str(c))}.</li>" for c in result["comparisons"]]
         parts.append(
-            f"</ul><p>Paired randomisation tests on {result['final']}, Holm-corrected. Dev picked the systems and weights; "
+            f"</ul><p>Paired randomisation tests on {result['final']}, Holm-corrected. "
+            "Dev picked the systems and weights; "
             "a costlier system is taken only where it is better by more than luck.</p>"
         )
     parts.append(f"<h2>Would more data help?</h2>{_curve(result)}")
@@ -188,13 +196,16 @@ def page(collection: Collection, result: Mapping[str, Any]) -> str:
     parts.append("<h2>How to load the model</h2>")
     if result["beside"]:
         parts.append(
-            f"<p>The lines below load the encoder. The system that was measured is not the encoder alone. {escaped(result['beside'])}</p>"
+            "<p>The lines below load the encoder. The system that was measured is not the encoder alone. "
+            f"{escaped(result['beside'])}</p>"
         )
     for name, code in handover.loading("chosen").items():
         parts.append(f"<p>With {name}, from the folder that holds <code>chosen</code>:</p><pre>{escaped(code)}</pre>")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Retrieval on {escaped(collection.name)}</title><style>{STYLE}{_MORE}</style></head><body>{''.join(parts)}</body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>Retrieval on {escaped(collection.name)}</title><style>{STYLE}{_MORE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>"
     )
 
 

@@ -1,6 +1,6 @@
 """The homework: ``python -m helpers.homework path`` measures, trains, decides and reports on one's own collection.
 
-Everything is chosen on dev; test is read once. A run that was cut off goes on where it stopped: run it again.
+Everything is chosen on dev; test is read once. A run that was interrupted continues where it stopped: run it again.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from helpers.models.load import load_encoder
 from helpers.store.files import WorkbookError, exit_code, fingerprint, write_text
 from helpers.store.stages import Stages
 
-UNTRAINED = ("encoder", "BM25", "hybrid (weighted)")  # cheapest first; the encoder is what is there
+UNTRAINED = ("encoder", "BM25", "hybrid (weighted)")  # cheapest first; the encoder is the present system
 TUNED = ("encoder + adapter", "tuned encoder", "tuned encoder + adapter", "tuned hybrid (weighted)")
 QUEUE = 10  # queries of a search log that a person should look at first
 
@@ -49,10 +49,15 @@ def run(
     minutes: float | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """All of it on one collection: the result that the report shows, also kept as ``build/<collection>/homework/result.json``.
+    """Do the whole homework on one collection; returns the result that the report shows.
 
-    ``questions``: how many an LLM may be asked for (0: none is asked); ``minutes``: for all trainings together, by default what the
-    number of passages allows (0: nothing is trained). Raises WorkbookError, in one sentence, when the collection cannot be opened.
+    name, log : paths as ``open_own`` takes them
+    questions : how many an LLM may be asked to write; 0 asks none
+    minutes : for all trainings together, by default what the number of passages allows; 0 trains nothing
+    say : takes the lines that tell of the progress
+
+    The result is also kept as ``build/<collection>/homework/result.json``. Raises WorkbookError, in one sentence, when
+    the collection cannot be opened or ``minutes`` is not a finite number from 0.
     """
     if minutes is not None and not 0 <= minutes < float("inf"):
         raise WorkbookError(f"--minutes {minutes} is no time to train for: give a number from 0 (train nothing).")
@@ -74,11 +79,19 @@ def run(
     tuned = tune(bench, sources, minutes)
     say(f"          {'trained on: ' if tuned['size'] else ''}{tuned['why']}")
     result: dict[str, Any] = {
-        "collection": collection.name, "summary": str(bench.collection), "notices": [*notices, *sources.notices],
-        "sources": sources.rows, "final": final, "judged": sources.judged, "trained_on": tuned["why"],
-        "queue": _queue(searches), "curve": tuned["curve"], "gain": tuned["gain"], "start": tuned.get("start"),
+        "collection": collection.name,
+        "summary": str(bench.collection),
+        "notices": [*notices, *sources.notices],
+        "sources": sources.rows,
+        "final": final,
+        "judged": sources.judged,
+        "trained_on": tuned["why"],
+        "queue": _queue(searches),
+        "curve": tuned["curve"],
+        "gain": tuned["gain"],
+        "start": tuned.get("start"),
         "training": {"queries": tuned["queries"], "size": tuned["size"], "seconds": tuned.get("seconds")},
-    }  # fmt: skip
+    }
     if final:
         _measure(bench, sources, tuned, final, result)
     else:
@@ -94,7 +107,7 @@ def run(
 
 
 def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: dict) -> None:
-    """Choices on dev, then the scoreboard, the comparisons on test and the verdicts."""
+    """Choose on dev, then fill ``result`` with the scoreboard's rows, the comparisons on test and the verdicts."""
     if "hybrid (weighted)" not in bench.systems:
         bench.hybrid(bench.systems["BM25"], bench.systems["encoder"], "hybrid (weighted)")
     names = [name for name in (*UNTRAINED, *TUNED) if name in bench.systems]
@@ -126,12 +139,25 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     pairs |= {f"rerank {first}": (system, first) for first, (system, _) in second.items()}
     comparisons = dict(zip(pairs, deciding.compared(list(pairs.values()), scores), strict=True)) if pairs else {}
     on_test = scores if final == "test" else {}
-    verdicts, chosen = deciding.decide({
-        "base": UNTRAINED[0], "untrained": untrained, "tuned": tuned_pick, "comparisons": comparisons, "train": tuned["queries"],
-        "judged": sources.judged, "clicks": sources.clicks, "on_test": final == "test", "gain": tuned["gain"],
-        "untuned": None if tuned["size"] else tuned["why"], "on_dev": bool(sources.dev), "dev_scores": dev, "test_scores": on_test,
-        "seen": seen, "test_only": 0 if sources.positives else sources.judged_test,
-    })  # fmt: skip
+    verdicts, chosen = deciding.decide(
+        {
+            "base": UNTRAINED[0],
+            "untrained": untrained,
+            "tuned": tuned_pick,
+            "comparisons": comparisons,
+            "train": tuned["queries"],
+            "judged": sources.judged,
+            "clicks": sources.clicks,
+            "on_test": final == "test",
+            "gain": tuned["gain"],
+            "untuned": None if tuned["size"] else tuned["why"],
+            "on_dev": bool(sources.dev),
+            "dev_scores": dev,
+            "test_scores": on_test,
+            "seen": seen,
+            "test_only": 0 if sources.positives else sources.judged_test,
+        }
+    )
     decision = deciding.headline(verdicts, chosen, deciding.surprises(chosen, dev, on_test))
     result["notices"] += deciding.unjudged(seen, UNTRAINED[0], chosen)
     shown = bench.systems[chosen]
@@ -140,16 +166,21 @@ def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: di
     runs = bench.run(shown, split), bench.run(bench.systems[UNTRAINED[0]], split)
     weights = {first: weight for first, (_, weight) in second.items()}
     result |= {
-        "verdicts": verdicts, "chosen": chosen, "decision": decision, "picks": [untrained, tuned_pick],
-        "comparisons": list(comparisons.values()), "failures": handover.failures(bench.collection, queries, qrels, *runs),
-        "failures_on": "synthetic dev" if split == "dev" and sources.dev_made else split, "weights": weights,
+        "verdicts": verdicts,
+        "chosen": chosen,
+        "decision": decision,
+        "picks": [untrained, tuned_pick],
+        "comparisons": list(comparisons.values()),
+        "failures": handover.failures(bench.collection, queries, qrels, *runs),
+        "failures_on": "synthetic dev" if split == "dev" and sources.dev_made else split,
+        "weights": weights,
         "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
         "n": {"dev": len(sources.dev), "test": len(sources.test)},
-    }  # fmt: skip
+    }
 
 
 def _queue(log: SearchLog | None) -> list[dict]:
-    """What in a search log a person should look at first."""
+    """The queries of a search log that a person should look at first, as rows with query, searches and why."""
     if log is None:
         return []
     queue = review_queue(log.searches(), log.events()).head(QUEUE)
@@ -157,7 +188,7 @@ def _queue(log: SearchLog | None) -> list[dict]:
 
 
 def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Tools) -> None:
-    """Pairs of some queries that nobody has judged, those with clicks among them, for a person.
+    """Write pairs for a person to judge, for some queries that nobody has judged; those with clicks are among them.
 
     ``collection`` is as it was opened, before splits were made.
     """
@@ -171,7 +202,7 @@ def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Too
 
 
 def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dict) -> None:
-    """The chosen model's folder, costs, result.json and the report."""
+    """Write the chosen model's folder, result.json and the report, and add the costs to ``result``."""
     collection, chosen = bench.collection, result["chosen"]
     encoder = tuned["model"] if chosen.startswith("tuned") else load_encoder()
     matrix = next(
@@ -183,13 +214,14 @@ def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dic
     depth = getattr(part, "depth", None)
     if depth is not None:
         beside.append(
-            f"It puts the best {depth} passages in order by {part.reranker.name}, weighing {part.weight:.1f}, and the first stage, weighing "
-            f"{1 - part.weight:.1f} (helpers/retrieval/rerankers.py)."
+            f"It puts the best {depth} passages in order by {part.reranker.name}, weighing {part.weight:.1f}, "
+            f"and the first stage, weighing {1 - part.weight:.1f} (helpers/retrieval/rerankers.py)."
         )
         part = part.first
     if hasattr(part, "weight"):
         beside.append(
-            f"It adds BM25, weighing {1 - part.weight:.1f}, to the vectors, weighing {part.weight:.1f} (helpers/retrieval/first_stages.py, WeightedHybrid)."
+            f"It adds BM25, weighing {1 - part.weight:.1f}, to the vectors, weighing {part.weight:.1f} "
+            "(helpers/retrieval/first_stages.py, WeightedHybrid)."
         )
     if chosen == "BM25":
         beside.append("BM25 alone does the search; the model is here for comparison.")
@@ -222,7 +254,7 @@ def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dic
 
 
 def main() -> int:
-    """The command line; 0 when all went well, 1 with one sentence on stderr when not."""
+    """The command line; returns 0 when all went well, and 1, after a sentence on stderr, when not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("collection", nargs="?", help="a path, or the default collection (or set COLLECTION)")
     parser.add_argument("--log", help="a search log beside the collection (or set LOG)")

@@ -1,4 +1,4 @@
-"""What to train on, what to choose by and what to test with, by what a collection has."""
+"""Where the homework's queries and labels come from: what to train on, to choose by and to test with."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,14 @@ from helpers.store.stages import Stages
 from helpers.training.splits import LIGHT_BELOW, split_by_passage
 from helpers.training.triplets import build_triplets
 
-SMALL_LLM_QUESTIONS, LLM_QUESTIONS = (
-    300,
-    800,
-)  # asked for at most; a small model takes about 0.7 s for each on two cores
+# The most questions that are asked for; a small model takes about 0.7 s for each on two cores.
+SMALL_LLM_QUESTIONS, LLM_QUESTIONS = (300, 800)
 JUDGED_QUERIES, JUDGED_DEPTH = 25, 5  # what a judge is calibrated on
 FEWEST_JUDGED = 10  # judged queries below which no judge can be calibrated
 LABELLED_QUERIES = 400  # queries without judgments that a judge labels at most
 MOST_OPENINGS = 1000
 BODY = " (body)"  # after a doc id: its text without the heading, for training alone
-# The first line, or what stands before the first colon or full stop.
+# A heading: the first line, or what stands before the first colon, full stop, question or exclamation mark.
 _OPENING = re.compile(r"^(?P<head>[^\n]{3,150}?)(?:\n+|[:.?!]\s+)(?P<body>\S.*)$", re.S)
 Queries = dict[str, str]
 Labels = dict[str, dict[str, int]]
@@ -39,7 +37,7 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass
 class Tools:
-    """What finding data needs: stages, a cached embedder, two indexed retrievers over documents, and how the passages hang together.
+    """What finding data needs: stages, a cached embedder, two retrievers over the documents, facts on the passages.
 
     pieces : {piece_id: text}, the passages as they are searched;  owner : {piece_id: doc_id} of those that were cut
     duplicates : {doc_id: the first id of its group} of near-duplicates;  questions : how many an LLM may be asked for
@@ -56,7 +54,7 @@ class Tools:
 
 @dataclass
 class Pool:
-    """Questions for training, the ids of those that are fit for evaluation too, and who wrote them."""
+    """Questions for training, the ids of those that are also fit for evaluation, and who wrote them."""
 
     questions: list[Question]
     fit: set[str]
@@ -64,12 +62,13 @@ class Pool:
 
 
 def make_questions(collection: Collection, tools: Tools) -> Pool:
-    """Shipped questions, else new ones by the LLM.
+    """The questions that are shipped with a collection, or else new ones by the LLM.
 
-    For training a question may copy words of its passage; for evaluation it has to pass every gate of notebook 03.
+    For training, a question may copy words of its passage; for evaluation, it has to pass every gate of notebook 03.
+    The pool is empty where no question could be written. Raises WorkbookError when a service that was set up fails.
     """
     known = [q for q in shipped_questions(collection) if q.doc in collection.corpus]
-    if known and collection.qrels.get("dev"):  # none will be evaluated with
+    if known and collection.qrels.get("dev"):  # none is needed for evaluation
         return Pool(known, {q.id for q in known}, "questions that are there already")
     if known:
         return _gated(known, collection, tools, "questions that are there already")
@@ -84,7 +83,7 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
         tell = lambda made: f"{len(made)} written by {llm.name}"  # noqa: E731
         rows = tools.stages.run("questions", _written, searched, searched.groups(), llm, prompts, n, tell=tell)
     except WorkbookError as error:
-        if not llm.small:  # a service that was set is meant to be used
+        if not llm.small:  # a service that was set up is meant to be used
             raise
         return Pool([], set(), f"no questions could be written ({error})")
     questions = [Question(*row) for row in rows]
@@ -97,7 +96,10 @@ def make_questions(collection: Collection, tools: Tools) -> Pool:
 def _written(
     searched: Collection, groups: Mapping[str, str], llm: LLM, prompts: Sequence[Prompt], n: int
 ) -> list[list[str]]:
-    """The questions; ``groups`` spread them over the collection, and ``prompts`` are what is asked with."""
+    """n questions as lists of their fields.
+
+    ``groups`` (which spread them over the collection) and ``prompts`` (which are asked) are here for the stage's key.
+    """
     return [[*q] for q in generate_questions(searched, llm, n)]
 
 
@@ -120,7 +122,10 @@ def _gated(questions: Sequence[Question], collection: Collection, tools: Tools, 
 
 
 def pooled(retrievers: Sequence[Retriever], queries: Mapping[str, str], depth: int) -> Run:
-    """What to judge: the best ``depth`` of each retriever, taken in turns, so that none is favoured; scores are minus the place."""
+    """What to judge: the best ``depth`` passages of each retriever, taken in turns, so that none is favoured.
+
+    A passage's score is minus its place.
+    """
     runs = [retriever.retrieve(queries, depth) for retriever in retrievers]
     found: Run = {}
     for q in queries:
@@ -131,10 +136,11 @@ def pooled(retrievers: Sequence[Retriever], queries: Mapping[str, str], depth: i
 
 
 def openings(corpus: Mapping[str, str], most: int = MOST_OPENINGS) -> tuple[Queries, Labels, dict[str, str]]:
-    """Titles and headings as queries: ({id: heading}, {id: {doc + BODY: 1}}, {doc + BODY: the passage without its heading}).
+    """Titles and headings as queries for the rest of their passages, which needs no LLM.
 
-    A heading is a passage's first line or what stands before its first colon or full stop, 2 to 20 words, before at least 8 more. Learning
-    to find the rest of a passage by its beginning needs no LLM: the inverse cloze task (Lee, Chang and Toutanova, ACL 2019).
+    A heading is a passage's first line, or what stands before its first colon or full stop: 2 to 20 words, before at
+    least 8 more. Returns ({id: heading}, {id: {doc + BODY: 1}}, {doc + BODY: the passage without its heading}). Source:
+    the inverse cloze task, Lee, Chang and Toutanova, ACL 2019.
     """
     queries: Queries = {}
     positives: Labels = {}
@@ -156,7 +162,11 @@ def openings(corpus: Mapping[str, str], most: int = MOST_OPENINGS) -> tuple[Quer
 
 @dataclass
 class Labelled:
-    """Qrels for queries that had none; whether a person or a trusted judge made them; what to say, and rows for the report."""
+    """Labels for queries that had none, and what there is to say about them.
+
+    trusted : whether a person or a trusted judge made them
+    notices, rows : sentences for the reader, and rows of the report's table of sources
+    """
 
     qrels: Labels
     trusted: bool = True
@@ -165,7 +175,7 @@ class Labelled:
 
 
 def reviewed(collection: Collection, queries: Queries) -> Labels:
-    """A person's verdicts (``reviews.jsonl``) on those of the queries that have some."""
+    """A person's verdicts (``reviews.jsonl``) on those of the queries that have any."""
     by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
     found = {q: by_text.get(same(text), {}) for q, text in queries.items()}
     found = {q: {d: g for d, g in docs.items() if d in collection.corpus} for q, docs in found.items()}
@@ -173,10 +183,10 @@ def reviewed(collection: Collection, queries: Queries) -> Labels:
 
 
 def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
-    """Qrels for queries that have none: a person's verdicts (``reviews.jsonl``, notebook 04), then the LLM ranker if it can be trusted.
+    """Labels for the queries that have none: a person's verdicts (``reviews.jsonl``), else those of an LLM judge.
 
-    The judge is calibrated on judged queries. Where too few are judged to do so, an endpoint's labels are used and not called trusted;
-    the packaged small model is never asked.
+    The judge is calibrated on judged queries (notebook 04), and not used if it does not agree with them. Where too few
+    are judged to tell, its labels are used but not called trusted. The packaged small model is never asked.
     """
     judged = {q for qrels in collection.qrels.values() for q in qrels}
     unjudged = {q: text for q, text in collection.queries.items() if q not in judged}
@@ -190,8 +200,9 @@ def label_unjudged(collection: Collection, tools: Tools) -> Labelled:
     llm = open_llm(collection.build)
     if rest and llm.small:
         found.notices.append(
-            f"{len(rest):,} queries have no judgments and need labels: {llm.name} is too small to judge them (notebook 04 measures it), so set "
-            "OPENAI_API_KEY or OPENAI_BASE_URL, or judge the pairs in to_judge.csv."
+            f"{len(rest):,} queries have no judgments and need labels: "
+            f"{llm.name} is too small to judge them (notebook 04 measures it), "
+            "so set OPENAI_API_KEY or OPENAI_BASE_URL, or judge the pairs in to_judge.csv."
         )
     elif rest:
         _by_judge(collection, llm, rest, tools, found)
@@ -214,12 +225,13 @@ def _by_judge(collection: Collection, llm: LLM, rest: Queries, tools: Tools, fou
     if trusted is None:
         found.trusted = False
         found.notices.append(
-            f"Too few queries are judged by a person to know how far {llm.name} can be trusted: judge the pairs in to_judge.csv."
+            f"Too few queries are judged by a person to know how far {llm.name} can be trusted: "
+            "judge the pairs in to_judge.csv."
         )
 
 
 def _trusted(collection: Collection, llm: LLM, tools: Tools, found: Labelled) -> bool | None:
-    """Whether the judge agrees with judged queries; None where too few are judged to tell."""
+    """Whether the LLM agrees with judged queries; None where too few are judged to tell."""
     qrels: Qrels = collection.qrels.get("dev") or collection.qrels.get("train") or found.qrels
     if len(qrels) < FEWEST_JUDGED:
         return None
@@ -243,13 +255,15 @@ FEWEST_MADE = 10  # questions below which an evaluation on them is no rehearsal 
 
 @dataclass
 class Sources:
-    """Queries and qrels of what is trained on, chosen by and tested with, and what is known of them.
+    """Queries and qrels to train on (``queries``, ``positives``), to choose by (``dev``) and to test with (``test``).
 
-    ``made`` are questions that may be added to the training, if dev says so. ``judged``: whether the test judgments come from people
-    or a judge that was found trustworthy; ``clicks``: whether most of them are clicks instead. ``held_passages`` are
-    the passages that made dev or test questions are about, and their near-duplicates: nothing is trained on them.
-    ``dev_made``: dev consists of questions that were made. ``judged_test`` counts the test queries before some were
-    drawn to be scored. ``rows`` say in a table what each source gave: (what, how many queries, from where).
+    made : (queries, qrels) of questions that may be added to the training, if dev says so
+    judged : whether the test judgments come from people or from a judge that was found trustworthy
+    clicks : whether most of the test judgments are clicks instead
+    held_passages : what generated dev or test questions are about, with near-duplicates: nothing is trained on them
+    dev_made : whether dev consists of generated questions
+    judged_test : number of judged test queries, before some were drawn to be scored
+    notices, rows : sentences for the reader, and (what, how many queries, from where) of each source
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -269,7 +283,7 @@ class Sources:
 
 
 def _sampled(qrels: Qrels, most: int) -> dict[str, dict[str, int]]:
-    """At most so many queries, chosen by a hash of their ids, in their order."""
+    """At most ``most`` of the queries, chosen by a hash of their ids and left in their order."""
     chosen = set(sorted(qrels, key=lambda q: fingerprint("sample", q))[:most])
     return {q: dict(docs) for q, docs in qrels.items() if q in chosen}
 
@@ -279,20 +293,21 @@ def _answerable(qrels: Qrels) -> dict[str, dict[str, int]]:
 
 
 def _held_out(questions: Sequence[Question], share: float, corpus: Mapping[str, str], seed: int) -> set[str]:
-    """Ids of the questions to hold out, by passage; none where no clean cut exists."""
+    """Ids of the questions to hold out, split by passage; none where there is no clean split."""
     if len(questions) < 2:
         return set()
     pairs = build_triplets(corpus, *as_queries(questions), "in-batch")
     try:
         return {t.query_id for t in split_by_passage(pairs, share, seed, corpus)[1]}
-    except WorkbookError:  # all hang together
+    except WorkbookError:  # all of them are one group
         return set()
 
 
 def find_sources(collection: Collection, tools: Tools) -> Sources:
-    """Train, dev and test by what is there: judged splits first, then labels, then questions made from the passages; never an error.
+    """Train, dev and test from what there is: judged splits first, then labels, then questions made from the passages.
 
-    Questions are split by passage, near-duplicates counted as one passage. Test splits that came with the data are never trained on.
+    A part that cannot be had stays empty, which is no error. Questions are split by passage, near-duplicates counted as
+    one passage. Test splits that came with the data are never trained on.
     """
     sources = Sources()
     verdicts = reviewed(collection, {q: collection.queries[q] for q in collection.clicked})
@@ -346,7 +361,7 @@ def find_sources(collection: Collection, tools: Tools) -> Sources:
 def _with_made(
     pool: Pool, dev: dict, test: dict, collection: Collection, tools: Tools, sources: Sources
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-    """(dev, test), made of questions where the collection has none; the rest of the questions becomes ``sources.made``."""
+    """(dev, test), made of generated questions where the collection has none; the others become ``sources.made``."""
     enough = len(pool.fit) >= FEWEST_MADE
     twins = {doc: collection.corpus[tools.duplicates.get(doc, doc)] for doc in collection.corpus}
     held: set[str] = set()
@@ -369,8 +384,9 @@ def _with_made(
         dev = hold_out("dev", DEV_SHARE, 1)
         sources.dev_made = True
         sources.notices.append(
-            f"No dev query is judged: {len(dev)} synthetic questions ({pool.writer}) choose, except between words and vectors, "
-            "for they share few words with their passages: the hybrid, half and half, goes to the test unchosen."
+            f"No dev query is judged: {len(dev)} synthetic questions ({pool.writer}) choose, "
+            "except between words and vectors, for they share few words with their passages: "
+            "the hybrid, half and half, goes to the test unchosen."
         )
     made = [q for q in pool.questions if q.id not in held]
     copies = sum(q.id not in pool.fit for q in made)
@@ -387,11 +403,18 @@ def _with_made(
 
 
 def _without_leaks(
-    train: Qrels, dev: Qrels, test: Qrels, texts: Mapping[str, str], duplicates: Mapping[str, str], sources: Sources, what: str = "train"
-) -> dict[str, dict[str, int]]:  # fmt: skip
-    """The train queries that are no dev or test query in other clothes, and whose passages are no near-duplicate of one held out.
+    train: Qrels,
+    dev: Qrels,
+    test: Qrels,
+    texts: Mapping[str, str],
+    duplicates: Mapping[str, str],
+    sources: Sources,
+    what: str = "train",
+) -> dict[str, dict[str, int]]:
+    """``train`` without queries that repeat one of dev or test, or are answered by a near-duplicate of their passages.
 
-    A passage that both splits name is no leak: it will be there to be found, and other people will ask for it.
+    What is left out is counted in ``sources.notices``. A passage that is itself an answer in both splits is no leak: it
+    will be there to be found, and other people will ask for it.
     """
     repeats = Repeats([texts[q] for part in (dev, test) for q in part])
     own = {d for part in (dev, test) for docs in part.values() for d, g in docs.items() if g > 0}
@@ -414,7 +437,10 @@ def _without_leaks(
 
 
 def measured_collection(collection: Collection, sources: Sources) -> Collection:
-    """The collection with the splits that are scored; itself where these are its own, so that its scoreboard goes on."""
+    """The collection with the splits that are scored.
+
+    It is the collection itself where these are its own, so that its scoreboard continues.
+    """
     own = {split: _answerable(collection.qrels.get(split, {})) for split in ("dev", "test")}
     if (own["dev"], own["test"]) == (sources.dev_qrels, sources.test_qrels):
         return collection

@@ -1,4 +1,7 @@
-"""The homework's long steps: passages made ready, adapter and encoder trained, second stages weighed; each goes on where it stopped."""
+"""The homework's long steps: passages made ready, adapter and encoder trained, second stages weighed.
+
+Each of them continues where it stopped.
+"""
 
 import os
 import shutil
@@ -49,13 +52,18 @@ def _speed(embedder: LocalEmbedder, sample: list[str]) -> float:
 
 
 def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Bench, Tools, list[str], dict]:
-    """Cut what is too long, encode, look for near-duplicates and another language: (bench, tools, notices, facts on cost)."""
+    """Cut long passages, encode them, and look for near-duplicates and for a language other than English.
+
+    Returns (bench, tools, notices, {"tokens": of all passages, "seconds": to encode them}).
+    """
     embedder = LocalEmbedder(load_encoder(), "encoder")
     pieces, owner, tokens = stages.run(
         "passages",
-        _cut, collection.corpus, embedder,
+        _cut,
+        collection.corpus,
+        embedder,
         tell=lambda found: f"{len(collection.corpus):,}, {len(set(found[1].values())):,} longer than the encoder reads",
-    )  # fmt: skip
+    )
     bench = Bench(collection, pieces, owner, stages)
     base = Dense(embedder, bench.tables)
     stages.run("vectors", _index, embedder, pieces, str(bench.tables), tell=lambda n: f"{n:,} encoded")
@@ -70,16 +78,19 @@ def prepare(collection: Collection, stages: Stages, questions: int) -> tuple[Ben
     language = guess_language(collection.corpus.values())
     if language and not os.environ.get("ENCODER_MODEL"):
         notices.append(
-            f"The passages seem to be in {language}, and the packaged encoder reads English: set ENCODER_MODEL={MULTILINGUAL}."
+            f"The passages seem to be in {language}, and the packaged encoder reads English: "
+            f"set ENCODER_MODEL={MULTILINGUAL}."
         )
     cached = CachedEmbedder(embedder, bench.tables)
     firsts = {doc: pieces.get(doc, "") for doc in collection.corpus}
     firsts |= {doc: pieces[piece] for piece, doc in reversed(owner.items())}
     duplicates = stages.run(
         "near-duplicates",
-        near_duplicates, collection.corpus, cached.embed(list(firsts.values()), "document"),
+        near_duplicates,
+        collection.corpus,
+        cached.embed(list(firsts.values()), "document"),
         tell=lambda found: f"{len(found):,} passages nearly repeat another",
-    )  # fmt: skip
+    )
     if duplicates:
         notices.append(
             f"{len(duplicates):,} passages nearly repeat another one; they are kept together when splits are made."
@@ -111,7 +122,12 @@ def _trained(
 
 
 def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any]:
-    """Adapter, encoder and learning curve: {"why", "size", "seconds", "gain", "curve", "matrices"}, and the tuned systems on the bench."""
+    """Train the adapters, the encoder and its learning curve, and add the tuned systems to the bench.
+
+    Returns facts: "why" and "size" of the training, its "queries"; "matrices" of the adapters by name; the "curve",
+    {queries: mean score on dev}, and the expected "gain". Where something was trained, there are "enough", "start",
+    "seconds" and "model" too.
+    """
     base = bench.systems["encoder"]
     plan = tuning.plan(bench, sources, base, None if minutes is None else minutes * 60)
     facts: dict[str, Any] = {
@@ -131,9 +147,14 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
         embedder = CachedEmbedder(system.retriever.embedder, bench.tables)
         found = bench.stages.run(
             f"adapter: {name}",
-            _adapter, tuning.adapter_rows(bench, plan.data), embedder, bench.pieces, plan.data.dev, dev_qrels,
+            _adapter,
+            tuning.adapter_rows(bench, plan.data),
+            embedder,
+            bench.pieces,
+            plan.data.dev,
+            dev_qrels,
             tell=lambda found: f"dev {found[1][0]:.3f} → {max(found[1]):.3f}",
-        )  # fmt: skip
+        )
         matrix = np.array(found[0], dtype=np.float32)
         facts["matrices"][name] = matrix
         bench.add(Dense(AdaptedEmbedder(system.retriever.embedder, matrix, name), bench.tables))
@@ -146,9 +167,10 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
         inputs = (base.retriever.embedder, triplets, texts, evaluator, Recipe())
         made = bench.stages.run(
             f"training on {size:,}",
-            _trained, *inputs,
+            _trained,
+            *inputs,
             tell=lambda found: f"small dev {found['dev']['start']:.3f} → {found['dev']['best']:.3f}",
-        )  # fmt: skip
+        )
         if size != plan.size:  # of the smaller trainings the scores are all that is needed
             shutil.rmtree(tuning.folder_of(texts, triplets), ignore_errors=True)
         points[size] = made["scores"]
@@ -164,9 +186,10 @@ def tune(bench: Bench, sources: Sources, minutes: float | None) -> dict[str, Any
 
 
 def second_stages(bench: Bench, firsts: list[str], tuned: SentenceTransformer | None) -> dict[str, tuple[str, float]]:
-    """{first stage: (its two stages, weight of the second)} of those rerankers that dev gives a weight; the better where there are two.
+    """{first stage: (name of its two-stage system, the reranker's weight)}, where a reranker helps on dev.
 
-    Late interaction reads with the token vectors of the encoder that the first stage has: the tuned ones are better (notebook 07).
+    Of two rerankers the one that is better on dev is taken. Late interaction uses the token vectors of the encoder that
+    the first stage has, because those of the tuned one are better for it (notebook 07).
     """
     base = LateInteraction(load_late_interaction(), bench.tables)
     own = LateInteraction(token_encoder(tuned), bench.tables, "tuned late interaction") if tuned is not None else base

@@ -1,4 +1,7 @@
-"""Train the adapter and the encoder within a time that the size of the collection allows; dev chooses, and says what more data may bring."""
+"""Train the adapter and the encoder within the time that the size of the collection allows.
+
+Dev chooses what to train on and which checkpoint to keep, and says what more data may bring.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,12 +32,15 @@ from helpers.training.triplets import Triplet, build_triplets
 from helpers.training.tune import FEWEST, TrainingSet, finetune_encoder, sample_queries
 
 Queries = Mapping[str, str]
-MOST_DEV_RELEVANT = 800  # relevant passages in the small collection
+MOST_DEV_RELEVANT = 800  # relevant passages in the small dev collection
 MOST_DEV_POSITIVES = 10  # of one query; nDCG@10 sees no more
 
 
 class DevByDocument(DevRetrieval):
-    """nDCG@10 on dev where passages were cut: a document ranks by its best chunk. ``qrels`` name documents."""
+    """nDCG@10 on dev where passages were cut: ``qrels`` name documents, and a document ranks by its best chunk.
+
+    ``owner`` is {chunk id: doc_id}.
+    """
 
     def __init__(self, queries: Queries, qrels: Qrels, corpus: Mapping[str, str], owner: Mapping[str, str]):
         super().__init__(queries, qrels, corpus)
@@ -47,7 +53,7 @@ class DevByDocument(DevRetrieval):
 
 
 def parts_of(bench: Bench) -> dict[str, list[str]]:
-    """{doc_id: its chunks}, of the passages that were cut."""
+    """{doc_id: its chunks} of the passages that were cut."""
     parts: dict[str, list[str]] = {}
     for piece, doc in bench.owner.items():
         parts.setdefault(doc, []).append(piece)
@@ -55,7 +61,7 @@ def parts_of(bench: Bench) -> dict[str, list[str]]:
 
 
 def best_positives(positives: Qrels, most: int) -> dict[str, dict[str, int]]:
-    """At most so many relevant passages for each query, the best graded, of equal ones some by a hash."""
+    """At most ``most`` relevant passages for each query, the best graded; a hash decides between equal grades."""
     found = {}
     for q, docs in positives.items():
         right = sorted((d for d, grade in docs.items() if grade > 0), key=lambda d: (-docs[d], fingerprint(q, d)))
@@ -64,9 +70,10 @@ def best_positives(positives: Qrels, most: int) -> dict[str, dict[str, int]]:
 
 
 def dev_set(bench: Bench, sources: Sources, base: System) -> tuple[DevRetrieval, dict[str, dict[str, int]]]:
-    """(what chooses checkpoints, dev qrels over chunks): every chunk of a right document counts as right in the latter.
+    """(what chooses checkpoints, dev qrels over chunks).
 
-    What chooses has at most ten relevant passages a query, and only as many queries as keep it small.
+    The first has at most ten relevant passages a query, and only as many queries as keep its collection small. In the
+    second, every chunk of a relevant document counts as relevant.
     """
     qrels = sources.dev_qrels
     if bench.owner:
@@ -75,7 +82,8 @@ def dev_set(bench: Bench, sources: Sources, base: System) -> tuple[DevRetrieval,
     few: dict[str, dict[str, int]] = {}
     chosen: set[str] = set()
     for q, docs in sorted(
-        best_positives(qrels, MOST_DEV_POSITIVES).items(), key=lambda item: fingerprint("small dev", item[0])
+        best_positives(qrels, MOST_DEV_POSITIVES).items(),
+        key=lambda item: fingerprint("small dev", item[0]),
     ):
         if not few or len(chosen.union(docs)) <= MOST_DEV_RELEVANT:
             few[q] = docs
@@ -88,26 +96,26 @@ def dev_set(bench: Bench, sources: Sources, base: System) -> tuple[DevRetrieval,
     return DevRetrieval(queries, right, small), qrels
 
 
-BASE_SECONDS, PASSAGE_SECONDS, MOST_SECONDS = (
-    120.0,
-    0.08,
-    600.0,
-)  # for all trainings together, by the number of passages
+# The time for all trainings together, by the number of passages (``training_seconds``).
+BASE_SECONDS, PASSAGE_SECONDS, MOST_SECONDS = (120.0, 0.08, 600.0)
 TOKENS_PER_SECOND = 1500.0  # trained on two cores (measured: 1,000 to 2,000)
 ENCODED_PER_TRAINED = 3.5  # encoding is so many times as fast as training
 GPU_FACTOR = 20.0
 NEARLY_ALL = 0.8  # of the queries: where the time is enough for so many, all are taken
 CURVE = (8, 3)  # the learning curve has an eighth and a third of the queries beside all of them
 MOST_POSITIVES = 5  # passages of one query that are trained on
-FEW_TOKENS = 8  # a query that was not counted
+FEW_TOKENS = 8  # taken as a text's mean length where there is none to count
 NOTEBOOK_06 = "encoder-tuned"  # the model that notebook 06 keeps
 
 
 @dataclass
 class Plan:
-    """What is trained on and how much of it: ``data`` for the adapter, ``size`` queries of it for the encoder, ``sizes`` of the curve.
+    """What is trained on, and how much of it.
 
-    ``bodies`` are texts for training alone (openings); ``why`` says in words what was chosen.
+    data : the training set; the adapter takes all of it
+    bodies : texts for training alone, the passages of openings without their headings
+    size, sizes : how many queries train the encoder (0: nothing is trained), and the smaller numbers of its curve
+    why : what was chosen, in words
     """
 
     data: TrainingSet
@@ -118,14 +126,16 @@ class Plan:
 
 
 def training_seconds(passages: int) -> float:
-    """Seconds for all trainings together on two cores: two minutes and a little more for each passage, ten at most."""
+    """Seconds for all trainings together, on two cores: two minutes and a little for each passage, ten at most."""
     return min(MOST_SECONDS, BASE_SECONDS + PASSAGE_SECONDS * passages)
 
 
 def affordable(most: int, row_tokens: float, dev_tokens: float, seconds: float, recipe: Recipe | None = None) -> int:
-    """How many of the rows fit into the time, the shorter trainings of the learning curve and their questions to dev included.
+    """How many of ``most`` rows can be trained on in ``seconds``, at least ``FEWEST``.
 
-    By tokens, not by a clock, so that two runs train the same.
+    The time includes the shorter trainings of the learning curve and the scoring on dev. ``row_tokens`` are the tokens
+    of one row, ``dev_tokens`` those of the small dev collection. It is estimated by tokens, not by a clock, so that two
+    runs train the same.
     """
     recipe = recipe or Recipe()
     speed = TOKENS_PER_SECOND * (GPU_FACTOR if torch.cuda.is_available() else 1.0)
@@ -151,7 +161,7 @@ def to_pieces(bench: Bench, queries: Queries, positives: Qrels, embedder: Embedd
 
 
 def once(queries: Queries, positives: Qrels) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """The queries with each text once, under its first id, with the passages of all of them."""
+    """(queries, positives) with each query text once, under its first id; the positives of equal texts are merged."""
     first: dict[str, str] = {}
     merged: dict[str, dict[str, int]] = {}
     for q, docs in positives.items():
@@ -161,7 +171,10 @@ def once(queries: Queries, positives: Qrels) -> tuple[dict[str, str], dict[str, 
 
 
 def adapter_rows(bench: Bench, data: TrainingSet) -> list[Triplet]:
-    """What an adapter is trained on: all queries of the plan, an opening's own passage in the place of its body."""
+    """The triplets of all queries of the plan, to train an adapter on.
+
+    The positive of an opening is its whole passage here, because only those have vectors.
+    """
     positives = {q: {d.removesuffix(BODY): g for d, g in docs.items()} for q, docs in data.positives.items()}
     return build_triplets(bench.pieces, data.queries, positives, "in-batch")
 
@@ -173,16 +186,16 @@ def _gains(
     dev: Queries,
     dev_qrels: Qrels,
 ) -> dict[str, float]:
-    """The best dev nDCG@10 of an adapter on each of the named rows."""
+    """{name: best dev nDCG@10 of an adapter that is trained on these rows}."""
     return {name: max(train_adapter(some, embedder, pieces, (dev, dev_qrels))[1]) for name, some in rows.items()}
 
 
 def training_options(
     bench: Bench, sources: Sources, embedder: Embedder
 ) -> tuple[dict[str, tuple[dict, dict]], dict[str, str]]:
-    """What could be trained on, by name, each with all that the one before has, and the texts of openings without their headings.
+    """({name: (queries, positives)} of what could be trained on, {id: text} of openings without their headings).
 
-    No option has a query that repeats a held-out one, nor an opening of a passage that is held out.
+    Each option contains the one before it. None repeats a held-out query or has an opening of a held-out passage.
     """
     judged = to_pieces(bench, sources.queries, best_positives(sources.positives, MOST_POSITIVES), embedder)
     made = to_pieces(bench, sources.made[0], sources.made[1], embedder)
@@ -205,9 +218,11 @@ def training_options(
 
 
 def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = None) -> Plan:
-    """Choose what to train on: judged queries, with the made ones and with openings if dev says so (by an adapter on each, in seconds).
+    """Choose what to train on, and how much of it the time allows.
 
-    Where dev is too small to choose, judged and made queries are taken together, and openings only when there is nothing else.
+    The options are judged queries, the same with generated questions, and with openings too. Dev chooses, by an adapter
+    on each, which takes seconds. Where dev is too small to choose, judged queries and questions are taken together, and
+    openings only when there is nothing else.
     """
     embedder = CachedEmbedder(base.retriever.embedder, bench.tables)
     options, bodies = training_options(bench, sources, embedder)
@@ -219,7 +234,11 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
 
     if seconds == 0:
         return Plan(
-            TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""), {}, 0, [], "nothing was tuned, as --minutes 0 asks"
+            TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""),
+            {},
+            0,
+            [],
+            "nothing was tuned, as --minutes 0 asks",
         )
     if not usable or not sources.dev:
         return Plan(TrainingSet({}, {}, sources.dev, sources.dev_qrels, ""), {}, 0, [], _too_few(options, sources))
@@ -232,9 +251,14 @@ def plan(bench: Bench, sources: Sources, base: System, seconds: float | None = N
         rows_of = {name: adapter_rows(bench, training(name)) for name in usable}
         found = bench.stages.run(
             "choice of training data",
-            _gains, rows_of, embedder, bench.pieces, sources.dev, dev_qrels,
+            _gains,
+            rows_of,
+            embedder,
+            bench.pieces,
+            sources.dev,
+            dev_qrels,
             tell=lambda gains: max(gains, key=lambda name: round(gains[name], 4)),
-        )  # fmt: skip
+        )
         chosen = max(found, key=lambda name: round(found[name], 4))  # of equal ones the first, the smallest
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
         why = f"{chosen}, by dev nDCG@10 on the small collection with an adapter alone ({scores})"
@@ -258,7 +282,7 @@ def _too_few(options: Mapping[str, tuple[dict, dict]], sources: Sources) -> str:
 
 
 def rows(bench: Bench, data: TrainingSet, bodies: Mapping[str, str], size: int | None = None) -> list[Triplet]:
-    """The triplets of ``size`` queries, drawn by seed 0; of all without a size."""
+    """The triplets of ``size`` queries, which are drawn by seed 0; without a size, of all queries."""
     queries, positives = sample_queries(data, size, seed=0)
     return build_triplets({**bench.pieces, **bodies}, queries, positives, "in-batch")
 
@@ -278,14 +302,17 @@ def _size(bench: Bench, data: TrainingSet, bodies: dict, evaluator: DevRetrieval
 
 
 def folder_of(texts: Collection, triplets: Sequence[Triplet]) -> Path:
-    """Where the encoder tuned on so many queries is kept."""
+    """The folder of the encoder that is tuned on these triplets, named by their number of queries."""
     return texts.build / "models" / f"homework-encoder-{len({t.query_id for t in triplets})}"
 
 
 def train(
     base: LocalEmbedder, triplets: Sequence[Triplet], texts: Collection, evaluator: DevRetrieval, recipe: Recipe
 ) -> Trained:
-    """Tune a copy of the encoder that ``base`` has; loaded where just this training was done before, by notebook 06 too."""
+    """Tune a fresh copy of the encoder that ``base`` has.
+
+    Where the same training was done before, also by notebook 06, its model is loaded.
+    """
     name = folder_of(texts, triplets).name
     key = training_key(base.encoder, to_dataset(triplets, texts.corpus, "pairs"), recipe, evaluator)
     try:

@@ -1,11 +1,12 @@
-"""Clicks: simulated traffic by a published model, and what can be learned from clicks once position bias is taken out.
+"""Clicks: traffic simulated by a published model, and what clicks teach once position bias is taken out.
 
-The model is position-based: P(click on a passage of grade g at rank r) = examination(r) · attraction(g), the chance that
-a person looks there times the chance that what they see attracts them.
-Sources: Richardson, Dominowska and Ragno, Predicting Clicks, WWW 2007; Craswell, Zoeter, Taylor and Ramsey, An Experimental
-Comparison of Click Position-Bias Models, WSDM 2008; Joachims, Swaminathan and Schnabel, Unbiased Learning-to-Rank with Biased
-Feedback, WSDM 2017, whose simulation and whose correction these are. The other events have no published model: their
-constants below are assumptions, chosen to be plausible.
+The model is position-based: P(click on a passage of grade g at rank r) = examination(r) · attraction(g), the chance
+that a person looks there times the chance that what they see attracts them.
+
+Sources: Richardson, Dominowska and Ragno, Predicting Clicks, WWW 2007; Craswell, Zoeter, Taylor and Ramsey, An
+Experimental Comparison of Click Position-Bias Models, WSDM 2008; Joachims, Swaminathan and Schnabel, Unbiased
+Learning-to-Rank with Biased Feedback, WSDM 2017, for the simulation and the correction. The other events have no
+published model: their constants below are assumptions, chosen to be plausible.
 
 ``searches`` and ``events`` are what ``SearchLog.searches()`` and ``.events()`` give, or lists of such rows.
 """
@@ -48,16 +49,29 @@ def attraction(grade: np.ndarray | int, highest: int, noise: float = 0.1) -> np.
 
 
 def simulate(
-    queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], *,
-    searches: int, seed: int, k: int = 10, eta: float = 1.0, noise: float = 0.1, system: str, start: datetime | str,
-    shuffled: float = 0.0, kinds: Iterable[str] | None = None,
-) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Mapping[str, float]],
+    *,
+    searches: int,
+    seed: int,
+    k: int = 10,
+    eta: float = 1.0,
+    noise: float = 0.1,
+    system: str,
+    start: datetime | str,
+    shuffled: float = 0.0,
+    kinds: Iterable[str] | None = None,
+) -> tuple[list[dict], list[dict]]:
     """Simulated searches and events as ``SearchLog.add`` takes them, marked with the source "simulated".
 
-    Queries are drawn with a popularity that falls like 1/rank over a seeded order (Zipf), in sessions of one to three, over four weeks
-    from ``start``. Each shows the top ``k`` of ``run``; a share ``shuffled`` of them in random order, with " (shuffled)" after the system's
-    name. A query without a relevant passage in ``qrels`` gets clicks by noise only. ``kinds`` are the events to return, all by default;
-    the choice does not change what happens. The ids come from the arguments: the same call gives the same rows.
+    Queries are drawn with a popularity that falls like 1/rank over a seeded order (Zipf), in sessions of one to three,
+    over four weeks from ``start``. Each search shows the top ``k`` of ``run``; a share ``shuffled`` of them shows it in
+    random order, with " (shuffled)" after the system's name. A query without a relevant passage in ``qrels`` gets
+    clicks by noise only.
+
+    ``kinds`` are the events to return, by default all; the choice does not change what happens. The ids come from the
+    arguments, so the same call gives the same rows.
     """
     kinds = tuple(EVENTS if kinds is None else kinds)
     _check(queries, run, searches, k, noise, shuffled, kinds)
@@ -75,9 +89,8 @@ def simulate(
     session, seconds = _sessions(searches, rng)
     mixed = rng.random(searches) < shuffled
     sort_key = np.where(mixed[:, None], rng.random((searches, k)), np.arange(k) / k)
-    order = np.argsort(
-        np.where(grades[chosen] < 0, 2.0, sort_key), axis=1
-    )  # (searches, k): which of the top k stands where
+    # Shape (searches, k): which of the top k stands where.
+    order = np.argsort(np.where(grades[chosen] < 0, 2.0, sort_key), axis=1)
     shown = np.take_along_axis(grades[chosen], order, axis=1)
     there, gains = shown >= 0, gain(shown, highest)
 
@@ -94,18 +107,35 @@ def simulate(
     again = np.where(answerable[chosen], again, REFORMULATED["no relevant passage"])
     reformulated = rng.random(searches) < again
 
-    key = fingerprint(dict(queries), {q: {d: int(g) for d, g in qrels.get(q, {}).items()} for q in ids},
-                      [[(d, float(s)) for d, s in run[q].items()] for q in ids],
-                      searches, seed, k, eta, noise, system, start.isoformat(), shuffled)  # fmt: skip
+    key = fingerprint(
+        dict(queries),
+        {q: {d: int(g) for d, g in qrels.get(q, {}).items()} for q in ids},
+        [[(d, float(s)) for d, s in run[q].items()] for q in ids],
+        searches,
+        seed,
+        k,
+        eta,
+        noise,
+        system,
+        start.isoformat(),
+        shuffled,
+    )
     found, happened = [], []
     for i, (query, places) in enumerate(zip(chosen, order, strict=True)):
         docs = [top[query][place] for place in places[: len(top[query])]]
-        found.append({
-            "search_id": f"{key}{i:016x}", "time": start + timedelta(seconds=int(seconds[i])), "session": f"{key}s{session[i]:x}",
-            "system": system + SHUFFLED if mixed[i] else system, "query": queries[ids[query]], "doc_ids": docs,
-            "scores": [float(run[ids[query]][doc]) for doc in docs], "source": "simulated",
-        })  # fmt: skip
-    # What happens to a passage: the seconds after the search are those before it plus two for each rank above it.
+        found.append(
+            {
+                "search_id": f"{key}{i:016x}",
+                "time": start + timedelta(seconds=int(seconds[i])),
+                "session": f"{key}s{session[i]:x}",
+                "system": system + SHUFFLED if mixed[i] else system,
+                "query": queries[ids[query]],
+                "doc_ids": docs,
+                "scores": [float(run[ids[query]][doc]) for doc in docs],
+                "source": "simulated",
+            }
+        )
+    # Events on a passage come ``delay`` seconds after the search; clicks and copies two later for each rank above it.
     for kind, cells, delay in (("cited", cited, 1), ("clicked", clicked, 3), ("copied", copied, 4)):
         for i, place in zip(*np.nonzero(cells), strict=True):
             later = timedelta(seconds=delay + (0 if kind == "cited" else 2 * int(place)))
@@ -143,7 +173,10 @@ def _check(queries: Mapping, run: Mapping, searches: int, k: int, noise: float, 
 
 
 def _sessions(searches: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The session's number and the seconds from the start for each search; 60–180 s lie between two of a session."""
+    """For each search the number of its session and the seconds from the start.
+
+    60 to 180 seconds lie between two searches of a session.
+    """
     sizes = rng.integers(1, 4, size=searches)
     session = np.repeat(np.arange(searches), sizes)[:searches]
     begins = np.sort(rng.integers(0, DAYS * 86_400 - 600, size=session[-1] + 1))
@@ -154,7 +187,10 @@ def _sessions(searches: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def _shown(searches: Rows, events: Rows) -> pd.DataFrame:
-    """One row a passage shown: search, query, doc_id, rank from 1, whether clicked, whether shuffled, how many were shown."""
+    """One row per passage shown, with columns search_id, query, doc_id, rank, shown, shuffled and clicked.
+
+    ``rank`` counts from 1; ``shown`` is the number of passages that the search showed.
+    """
     searches = pd.DataFrame(searches, columns=None if len(searches) else ["search_id", "query", "system", "doc_ids"])
     events = pd.DataFrame(events, columns=None if len(events) else ["search_id", "kind", "doc_id"])
     sizes = searches["doc_ids"].map(len).to_numpy(dtype=int)
@@ -179,9 +215,10 @@ def _rates(table: pd.DataFrame, weight: pd.Series) -> pd.DataFrame:
 
 
 def click_rates(searches: Rows, events: Rows) -> pd.DataFrame:
-    """Raw click rates, one row a query (its text) and passage shown for it.
+    """Raw click rates, one row per query (its text) and passage shown for it.
 
-    Columns: query, doc_id, impressions, clicks (searches with at least one click on it), rate = clicks / impressions, mean_rank.
+    Columns: query, doc_id, impressions, clicks (searches with at least one click on it), rate = clicks / impressions,
+    mean_rank.
     """
     table = _shown(searches, events)
     return _rates(table, pd.Series(1.0, index=table.index))
@@ -190,14 +227,16 @@ def click_rates(searches: Rows, events: Rows) -> pd.DataFrame:
 def estimate_examination(searches: Rows, events: Rows, k: int) -> dict[int, float]:
     """{rank: chance to be looked at, relative to rank 1} for ranks 1 to k, from searches shown in random order.
 
-    In random order every rank holds equally good passages on average, so that click rates differ by examination alone.
-    Only shuffled searches with at least k results count. Source: Joachims, Swaminathan and Schnabel, WSDM 2017, section 5.
+    In random order every rank holds equally good passages on average, so click rates differ by examination alone. Only
+    shuffled searches with at least k results count. Raises WorkbookError when there are none, or no click at rank 1.
+    Source: Joachims, Swaminathan and Schnabel, WSDM 2017, section 5.
     """
     table = _shown(searches, events)
     table = table[table["shuffled"] & (table["shown"] >= k)]
     if table.empty:
         raise WorkbookError(
-            f"No shuffled search shows {k} results: show a small share of searches in random order, with {SHUFFLED!r} after the system's name."
+            f"No shuffled search shows {k} results: show a small share of searches in random order, "
+            f"with {SHUFFLED!r} after the system's name."
         )
     rates = table[table["rank"] <= k].groupby("rank")["clicked"].mean()
     if not rates[1]:
@@ -210,11 +249,14 @@ def estimate_examination(searches: Rows, events: Rows, k: int) -> dict[int, floa
 def inverse_propensity(
     searches: Rows, events: Rows, examination: Mapping[int, float], clip: float = 10
 ) -> pd.DataFrame:
-    """Click rates without position bias: the columns of ``click_rates``, where rate is Σ over clicks of 1 / examination(rank), over impressions.
+    """Click rates without position bias, with the columns of ``click_rates``.
 
-    An unbiased estimate of attraction, given the right examination; it can pass 1 by chance. A weight above ``clip`` is cut to it: one
-    click far down then counts for less than it should (a bias towards 0 there) and no longer decides a label alone (less variance).
-    Ranks that ``examination`` does not have are left out. Source: Joachims, Swaminathan and Schnabel, WSDM 2017.
+    The rate is the sum of 1 / examination(rank) over the clicks, divided by the impressions: an unbiased estimate of
+    attraction if the examination is right, which can exceed 1 by chance. A weight above ``clip`` is cut to it. One
+    click far down then counts for less than it should (a bias towards 0 there), but no longer decides a label alone
+    (less variance). Ranks that ``examination`` does not have are left out.
+
+    Source: Joachims, Swaminathan and Schnabel, WSDM 2017.
     """
     if not examination or clip <= 0 or any(value < 0 for value in examination.values()):
         raise WorkbookError(
@@ -229,10 +271,11 @@ def inverse_propensity(
 def labels_from_clicks(
     rates: pd.DataFrame, *, least: float = 0.3, strong: float = 0.7, min_impressions: int = 3
 ) -> dict[str, dict[str, int]]:
-    """Qrels {query text: {doc_id: grade}}: grade 1 from a rate of ``least``, 2 from ``strong``, where it was shown often enough.
+    """Qrels {query text: {doc_id: grade}}: grade 1 from a rate of ``least`` on, 2 from ``strong`` on.
 
-    ``rates`` come from ``inverse_propensity`` (or from ``click_rates``, to see how that misleads). What is rarely clicked gets
-    no grade: it may be relevant and unseen.
+    ``rates`` come from ``inverse_propensity`` (or from ``click_rates``, to see how those mislead). Passages with fewer
+    than ``min_impressions`` get no grade, and neither do those that are rarely clicked: they may be relevant and
+    unseen.
     """
     if not 0 < least <= strong:
         raise WorkbookError(f"Thresholds rise from above 0: least = {least} and strong = {strong} do not.")

@@ -25,7 +25,7 @@ from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import BM25, Dense, Retriever
 from helpers.store.files import WorkbookError
 
-DEPTH = 100  # answerable: the passage is among the first so many of at least one retriever
+DEPTH = 100  # answerable: at least one retriever has the passage at this rank or above
 MOST_OVERLAP = 0.5  # no copy: at most this share of the question's words is in the passage
 SAME_OPENING = 3  # no template: so many questions, or one in a hundred, may begin with the same three words
 SAME_COSINE, SAME_WORDS = 0.90, 0.80  # no near-duplicate: below both, against every earlier question
@@ -34,7 +34,7 @@ GATES = ("answerable", "no copy", "no template", "no near-duplicate", "no leak")
 
 
 def opening(text: str) -> str:
-    """The first three words, lower case: where a template shows."""
+    """The first three words in lower case, by which questions from one template are recognised."""
     return " ".join(re.findall(r"\w+", text.lower())[:3])
 
 
@@ -55,9 +55,10 @@ def _nearest(
     words: float,
     earlier: bool,
 ) -> list[tuple[float, int]]:
-    """For each text the highest cosine to the others and the position of one that is too alike, -1 when none is.
+    """For each text its highest cosine to the others, and the position of one that is too alike, -1 where none is.
 
-    ``earlier``: the others are the same list, and only those before a text that were kept themselves count.
+    Too alike means at least ``cosine`` or a share of common words of at least ``words``. With ``earlier``, the others
+    are the same list, and a text is compared only with those before it that were kept themselves.
     """
     sizes = np.array([len(set(tokenize(t))) for t in others])
     holders: dict[str, list[int]] = {}
@@ -92,12 +93,13 @@ def check_questions(
     protected: Mapping[str, str] | None = None,
     depth: int = DEPTH,
 ) -> pd.DataFrame:
-    """One row a question: a column of True/False a gate, and what the gates measured.
+    """One row per question: a column of True/False per gate, and what the gates measured.
 
-    ``retrievers`` are two different ones, indexed; ``protected`` are the queries that no question may repeat, by default all of the
-    collection's. Measured: ``rank`` of the passage at the best retriever (inf when not found), ``overlap`` with the passage, ``nearest``
-    cosine to an earlier question, ``leak`` cosine to a protected query; ``duplicate_of`` and ``leaks`` name what was repeated.
-    Raises WorkbookError without a retriever and on a question whose passage the collection does not have.
+    ``retrievers`` are two different ones, indexed; ``protected`` are the queries that no question may repeat, by
+    default all of the collection's. Measured are ``rank`` of the passage at the best retriever (inf if not found),
+    ``overlap`` with the passage, ``nearest`` (cosine to an earlier question) and ``leak`` (cosine to a protected
+    query); ``duplicate_of`` and ``leaks`` name what was repeated. Raises WorkbookError without a retriever, and on a
+    question whose passage the collection does not have.
     """
     if not retrievers:
         raise WorkbookError("No retriever was given, so nothing is answerable: pass two different ones, indexed.")
@@ -147,7 +149,7 @@ def passing(questions: Sequence[Question], table: pd.DataFrame) -> list[Question
 
 
 def gate_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a gate: how many it turns away on its own, how many reach it after the gates before, how many pass all so far."""
+    """One row per gate: how many questions fail it, how many reach it after the gates before, how many are left."""
     alive = np.ones(len(table), dtype=bool)
     rows = []
     for gate in GATES:
@@ -160,8 +162,8 @@ def gate_counts(table: pd.DataFrame) -> pd.DataFrame:
 def open_questions(collection: Collection) -> list[Question]:
     """The collection's questions: shipped, or made before, else made now as notebook 03 makes them, and kept.
 
-    Whichever notebook asks first, they are the same: ``ASKED`` questions by the language model that there is, those that pass every
-    gate, or all where none does.
+    They are the same whichever notebook asks first: the language model at hand writes ``ASKED`` questions, and those
+    that pass every gate are taken, or all of them if none passes.
     """
     found = questions_of(collection)
     if found:

@@ -38,21 +38,22 @@ def pairs(run: Run, k: int) -> list[tuple[str, str]]:
 
 
 def _wanted(run: Run, k: int, queries: Mapping[str, str], corpus: Mapping[str, str]) -> list[tuple[str, str]]:
-    """``pairs``, all of which have texts."""
+    """The pairs of ``pairs``; raises WorkbookError when the text of one is missing."""
     found = pairs(run, k)
     for what, key, texts in [("query", q, queries) for q, _ in found] + [("passage", d, corpus) for _, d in found]:
         if key not in texts:
             raise WorkbookError(
-                f"The run names the {what} {key!r}, which has no text here: judge with the queries and the corpus it was made from."
+                f"The run names the {what} {key!r}, which has no text here: "
+                "judge with the queries and the corpus it was made from."
             )
     return found
 
 
 def judge(llm: LLM, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 5) -> pd.DataFrame:
-    """Grade (0, 1, 2) and reason of the first k passages of each query: columns query, doc, grade, reason.
+    """Grade (0, 1, 2) and reason for the first k passages of each query: columns query, doc, grade, reason.
 
-    The judge sees the query and the passage: no system, rank, score or other passage. Pairs without a usable answer are missing
-    here and counted in ``llm.counts``.
+    The judge sees only the query and the passage: no system, rank, score or other passage. Pairs without a usable
+    answer are missing from the table and counted in ``llm.counts``.
     """
     prompt = Prompt("judge_small" if llm.small else "judge")
     wanted = _wanted(run, k, queries, corpus)
@@ -65,10 +66,12 @@ def judge(llm: LLM, queries: Mapping[str, str], run: Run, corpus: Mapping[str, s
 def query_likelihood(
     llm: LLM, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 5
 ) -> pd.DataFrame:
-    """How likely a small model finds each query after reading the passage: columns query, doc, score; higher is more relevant.
+    """How likely a small model finds each query after reading the passage: columns query, doc, score.
 
-    The score is the mean log-probability a token of the query given the passage, minus the same without a passage, so that
-    frequent phrases win nothing. Source: Ponte and Croft, SIGIR 1998; with a language model, Sachan et al., EMNLP 2022 (UPR).
+    The score is the query's mean log-probability per token given the passage, minus the same without a passage, so that
+    frequent phrases gain nothing; higher is more relevant.
+
+    Source: Ponte and Croft, SIGIR 1998; with a language model, Sachan et al., EMNLP 2022 (UPR).
     """
     prompt = Prompt("likelihood")
     wanted = _wanted(run, k, queries, corpus)
@@ -83,7 +86,7 @@ def query_likelihood(
 
 
 def _kappa(truth: np.ndarray, found: np.ndarray) -> float:
-    """Quadratic kappa (Cohen, 1968) of grades 0, 1, 2; 0 when one of the two never varies, where it says nothing."""
+    """Quadratic kappa (Cohen, 1968) of grades 0, 1, 2; 0 if one of the two never varies: kappa says nothing then."""
     n = len(GRADES)
     seen = np.bincount(truth * n + found, minlength=n * n).reshape(n, n)
     by_truth, by_judge = seen.sum(axis=1), seen.sum(axis=0)
@@ -94,7 +97,7 @@ def _kappa(truth: np.ndarray, found: np.ndarray) -> float:
 
 
 def _within(grade: int) -> int:
-    """The grade on our scale: collections that go higher or below 0 are cut to 2 and 0."""
+    """The grade on our scale of 0 to 2; grades beyond its ends are cut to 2 and 0."""
     return int(min(GRADES[-1], max(GRADES[0], grade)))
 
 
@@ -104,9 +107,10 @@ def grade_by_thresholds(scores: Sequence[float], thresholds: tuple[float, float]
 
 
 def choose_thresholds(scores: Sequence[float], grades: Sequence[int]) -> tuple[float, float]:
-    """The two thresholds, among the scores' twentieths, with the best quadratic kappa to the grades.
+    """The thresholds of grades 1 and 2 with the best quadratic kappa to the grades.
 
-    Raises WorkbookError when the grades are all the same.
+    They are chosen among the 5 %, 10 %, … 100 % quantiles of the scores. Raises WorkbookError when the grades are all
+    the same.
     """
     values, truth = np.asarray(scores, dtype=float), np.array([_within(grade) for grade in grades])
     if len(set(truth.tolist())) < 2:
@@ -117,11 +121,11 @@ def choose_thresholds(scores: Sequence[float], grades: Sequence[int]) -> tuple[f
 
 
 def grades_from_scores(scored: pd.DataFrame, qrels: Qrels, seed: int = 0) -> pd.DataFrame:
-    """Adds ``grade`` to query, doc, score: each query's pairs are graded with thresholds chosen on *other* judged queries.
+    """The table query, doc, score with a column ``grade``, by thresholds chosen on *other* judged queries.
 
-    Five folds by query, so that the grades may be compared with ``qrels`` afterwards. Queries without judgments get thresholds from
-    all that have some; an unjudged pair of a judged query counts as 0, as in ``evaluate``. Raises WorkbookError with fewer than ten
-    judged queries or a single grade: thresholds would be chance.
+    The queries are cut into five folds, so that the grades may be compared with ``qrels`` afterwards. Queries without
+    judgments get thresholds from all that have some; an unjudged pair of a judged query counts as 0, as in
+    ``evaluate``. Raises WorkbookError with fewer than ten judged queries or a single grade: thresholds would be chance.
     """
     judged = scored["query"].map(lambda q: q in qrels)
     names = sorted(set(scored.loc[judged, "query"]))
@@ -142,11 +146,12 @@ def grades_from_scores(scored: pd.DataFrame, qrels: Qrels, seed: int = 0) -> pd.
 
 
 def probabilities(scored: pd.DataFrame, judged: pd.DataFrame, qrels: Qrels) -> dict[tuple[str, str], float]:
-    """{(query, doc): probability of a grade of 1 or more} from a judge's scores, by logistic regression on judged pairs.
+    """{(query, doc): probability of a grade of 1 or more} from a judge's scores, by logistic regression.
 
-    ``scored`` and ``judged`` have columns query, doc, score; ``judged`` are the pairs that ``qrels`` grades. Even a judge that cannot be
-    trusted on a pair gives a fair mean this way, as long as the traffic resembles the judged queries (Platt, 1999). The scale of the
-    scores does not matter. Raises WorkbookError when the judged pairs are all relevant, or none is.
+    ``scored`` and ``judged`` have columns query, doc, score; ``judged`` are the pairs that ``qrels`` grades, on which
+    the regression is fitted. Even a judge that cannot be trusted on a single pair gives a fair mean this way, as long
+    as the traffic resembles the judged queries (Platt, 1999). The scale of the scores does not matter. Raises
+    WorkbookError when the judged pairs are all relevant, or none is.
     """
     known = [
         (s, qrels[q][d] > 0)
@@ -164,7 +169,7 @@ def probabilities(scored: pd.DataFrame, judged: pd.DataFrame, qrels: Qrels) -> d
 
 
 class Calibration(NamedTuple):
-    """A judge against the judged pairs: rows of the matrix are the true grades, columns the judge's."""
+    """A judge compared with the judged pairs; rows of ``confusion`` are the true grades, columns the judge's."""
 
     pairs: int
     confusion: pd.DataFrame
@@ -179,10 +184,11 @@ class Calibration(NamedTuple):
 def calibrate(judged: pd.DataFrame, qrels: Qrels, seed: int = 0) -> Calibration:
     """Compare a judge's grades with the judged pairs of the same queries; unjudged pairs are left out.
 
-    kappa: quadratic weights, with a 95 % bootstrap interval over *queries*. precision: of the pairs that the judge grades 1 or
-    more, the share that is; ``share_relevant`` is what a judge who says yes to everything would get. The verdict rests on the
-    interval's lower end: 0.6 and more can be trusted, 0.4 and more is usable beside a person, below is not; nor is one query, which
-    has no interval.
+    ``kappa`` has quadratic weights and a 95 % bootstrap interval over *queries*. ``precision`` is the share of relevant
+    pairs (grade 1 or more) among those that the judge calls relevant; ``share_relevant`` is what a judge who always
+    says yes would get. The verdict rests on the interval's lower end: from 0.6 on the judge can be trusted, from 0.4 on
+    it is usable beside a person, below that or with a single query, which has no interval, it is not to be trusted.
+
     Raises WorkbookError when none of the pairs is judged.
     """
     known = [
@@ -215,15 +221,22 @@ def calibrate(judged: pd.DataFrame, qrels: Qrels, seed: int = 0) -> Calibration:
     sure = low if low == low else -1.0
     verdict = "trust it" if sure >= TRUSTED else "use it beside a person" if sure >= USABLE else "do not trust it"
     return Calibration(
-        len(known), matrix.rename_axis(index="true grade", columns="judge says"), kappa, low, high,
-        float((truth[yes] > 0).mean()) if yes.any() else float("nan"), float((truth > 0).mean()), verdict,
-    )  # fmt: skip
+        len(known),
+        matrix.rename_axis(index="true grade", columns="judge says"),
+        kappa,
+        low,
+        high,
+        float((truth[yes] > 0).mean()) if yes.any() else float("nan"),
+        float((truth > 0).mean()),
+        verdict,
+    )
 
 
 def with_zeros(qrels: Qrels, run: Run) -> dict[str, dict[str, int]]:
-    """The qrels of the run's queries; where they name relevant passages only, what else the run shows gets grade 0.
+    """The qrels, with grade 0 for all other passages of the run where the qrels name relevant passages only.
 
-    Many test collections judge no passage as irrelevant. Taking the rest as 0 is then the usual assumption, and too strict.
+    Many test collections judge no passage as irrelevant. Counting the rest as 0 is the usual assumption, and too
+    strict.
     """
     if any(grade == 0 for docs in qrels.values() for grade in docs.values()):
         return {q: dict(docs) for q, docs in qrels.items()}

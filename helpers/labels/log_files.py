@@ -1,4 +1,4 @@
-"""An existing search log, a csv or jsonl file with columns of its own, into a SearchLog."""
+"""Import an existing search log, a csv or jsonl file with columns of its own, into a SearchLog."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ _READ: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 def _parsed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Each of our names with its value; what the row does not have is empty or None."""
+    """The row's values under our names; what the row does not have is empty or None."""
     values = {}
     for name, (read, expected) in _READ.items():
         cell = row.get(columns.get(name))
@@ -96,17 +96,21 @@ def _parsed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
 
 
 def import_log(path: Path | str, log: SearchLog, columns: Mapping[str, str]) -> int:
-    """Read an existing .csv or .jsonl log (.gz too) into ``log``; the number of searches that were new.
+    """Read an existing .csv or .jsonl log (.gz too) into ``log``; returns the number of searches that were new.
 
-    ``columns`` says what ours are called there, for example
-    ``{"query": "q", "time": "ts", "session": "user", "results": "doc_ids", "clicked": "click_doc"}``; only query is needed. ``results``,
-    ``clicked``, ``cited`` and ``copied`` hold ids, best first: a list, a JSON list, or apart by ``|`` or spaces; ``thumbs_up``,
-    ``thumbs_down`` and ``reformulated`` hold yes or no. Times are ISO 8601 (UTC where no zone is named) or Unix seconds or milliseconds;
-    events get the time of their search. What the file does not have is not made up: without ``scores`` they stay empty, without
-    ``session`` each search is its own, without ``time`` it is the time of the import, in the order of the file.
+    ``columns`` gives the file's column for each of our fields; only query is needed. For example:
 
-    search_ids come from the content of the row, so that a file imported twice, or once more when it has grown, adds nothing twice.
-    Rows alike in every column are told apart by their order. Raises WorkbookError with file, line and column.
+        {"query": "q", "time": "ts", "session": "user", "results": "doc_ids", "clicked": "click_doc"}
+
+    ``results``, ``clicked``, ``cited`` and ``copied`` hold ids, best first: a list, a JSON list, or text with ``|`` or
+    spaces between them. ``thumbs_up``, ``thumbs_down`` and ``reformulated`` hold yes or no. Times are ISO 8601 (UTC
+    where no zone is named) or Unix seconds or milliseconds; events get the time of their search.
+
+    What the file does not have is not made up: without ``scores`` they stay empty, without ``session`` each search is
+    one of its own, without ``time`` it is the time of the import, in the order of the file.
+
+    The search_id comes from the content of the row, so importing a file twice, or again when it has grown, adds nothing
+    twice. Rows alike in every column are told apart by their order. Raises WorkbookError with file, line and column.
     """
     path = Path(path)
     if kind_of(path) not in (".csv", ".jsonl"):
@@ -117,7 +121,7 @@ def import_log(path: Path | str, log: SearchLog, columns: Mapping[str, str]) -> 
 def import_rows(
     rows: Sequence[tuple[int, Mapping[str, Any]]], path: Path, log: SearchLog, columns: Mapping[str, str]
 ) -> int:
-    """``import_log`` of rows that were read already, (line number, {column: cell}); ``path`` is named where one is wrong."""
+    """``import_log`` for rows that were read already, as (line number, {column: cell}); errors name ``path``."""
     if wrong := [name for name in columns if name not in _READ]:
         raise WorkbookError(f"columns names {wrong[0]!r}, which the search log does not have: use {', '.join(_READ)}.")
     if "query" not in columns:
@@ -141,19 +145,26 @@ def import_rows(
             )
         if values["scores"] and len(values["scores"]) != len(values["results"]):
             raise WorkbookError(
-                f"{where}, column {columns['scores']!r}: {len(values['scores'])} scores for {len(values['results'])} results: "
-                "give each a score, or none."
+                f"{where}, column {columns['scores']!r}: {len(values['scores'])} scores "
+                f"for {len(values['results'])} results: give each a score, or none."
             )
         content = fingerprint(row, [columns.get(name) for name in _READ if name not in EVENTS])
         search_id = fingerprint(content, alike[content]) + fingerprint(alike[content], content)
         alike[content] += 1
         # Without a time of its own, a search keeps the one that an earlier import gave it.
         time = values["time"] or times.get(search_id, now + timedelta(microseconds=line))
-        searches.append({
-            "search_id": search_id, "time": time, "session": values["session"] or search_id,
-            "system": values["system"] or "imported", "query": values["query"],
-            "doc_ids": values["results"], "scores": values["scores"], "source": "imported",
-        })  # fmt: skip
+        searches.append(
+            {
+                "search_id": search_id,
+                "time": time,
+                "session": values["session"] or search_id,
+                "system": values["system"] or "imported",
+                "query": values["query"],
+                "doc_ids": values["results"],
+                "scores": values["scores"],
+                "source": "imported",
+            }
+        )
         for kind in EVENTS:
             docs = values[kind] if isinstance(values[kind], list) else [None] * values[kind]
             events += [{"search_id": search_id, "time": time, "kind": kind, "doc_id": doc} for doc in docs]

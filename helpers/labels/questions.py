@@ -57,9 +57,10 @@ def shown(passage: str, small: bool) -> str:
 
 
 def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
-    """n doc ids spread over the collection's groups in proportion to their sizes (largest remainder), drawn without replacement.
+    """n doc ids drawn without replacement, spread over the collection's groups in proportion to their sizes.
 
-    A group is what ``collection.groups()`` says: a module of the API, a document. With fewer passages than n, all of them.
+    The shares are rounded by largest remainder. A group is what ``collection.groups()`` says: a module of the API, a
+    document. With fewer passages than n, all of them.
     """
     rng = np.random.default_rng(seed)
     by_group: dict[str, list[str]] = defaultdict(list)
@@ -79,10 +80,10 @@ def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
 def generate_questions(
     collection: Collection, llm: LLM, n: int, kinds: Sequence[str] = KINDS, seed: int = 0, per_passage: int = 2
 ) -> list[Question]:
-    """About n questions on n / per_passage passages; the kinds take turns, two different ones a passage.
+    """About n questions on n / per_passage passages; the kinds take turns, two different ones per passage.
 
-    What the model refuses, leaves empty or spoils is missing from the list and counted in ``llm.counts``.
-    Raises WorkbookError on an unknown kind, a number below 1 or a collection without passages.
+    What the model refuses, leaves empty or spoils is missing from the list and counted in ``llm.counts``. Raises
+    WorkbookError on an unknown kind, a number below 1 or a collection without passages.
     """
     kinds = list(dict.fromkeys(kinds))
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -101,9 +102,10 @@ def generate_questions(
 
 
 def small_prompt(collection: Collection, kind: str) -> Prompt:
-    """How a small model is asked for a question of this kind: by examples, which it imitates better than it obeys.
+    """The prompt that asks a small model for a question of this kind, by examples: it imitates better than it obeys.
 
-    The collection's own, ``data/<collection>/prompts/``, since an example of another world leads it astray; else two that are unlike each other.
+    It is the collection's own from ``data/<collection>/prompts/`` if there is one, since examples from another field
+    mislead a small model; otherwise a general one with two unlike examples.
     """
     name, own = f"questions_small_{kind}", DATA / collection.name / "prompts"
     return Prompt(name, own) if (own / f"{name}.md").is_file() else Prompt(name)
@@ -125,7 +127,7 @@ def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[
 def _write_small(
     collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]
 ) -> list[tuple[str, str, str]]:
-    """One line a passage and kind."""
+    """Ask a small model for one line per passage and kind; (doc, kind, text) of what it wrote."""
     written: dict[tuple[str, str], str] = {}
     for kind in dict.fromkeys(kind for kinds in wanted for kind in kinds):
         prompt = small_prompt(collection, kind)
@@ -150,15 +152,16 @@ def as_queries(questions: Iterable[Question]) -> tuple[dict[str, str], dict[str,
 
 
 def write_questions(questions: Iterable[Question], path: Path) -> None:
-    """One JSON object a line: _id, text, kind, doc."""
+    """Write one JSON object per line: _id, text, kind, doc."""
     rows = ({"_id": q.id, "text": q.text, "kind": q.kind, "doc": q.doc} for q in questions)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
-    """What ``write_questions`` wrote.
+    """Read the questions that ``write_questions`` wrote.
 
-    Raises WorkbookError on a missing field, an unknown kind, an id that stands there twice, or a passage that the corpus does not have.
+    Raises WorkbookError on a missing field, an unknown kind, an id that stands there twice, or a passage that the
+    corpus does not have.
     """
     found: dict[str, Question] = {}
     for number, row in read_jsonl(path):
@@ -183,7 +186,7 @@ def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
 
 
 def shipped_questions(collection: Collection) -> list[Question]:
-    """The questions that come with the course for this collection; none for one's own collection."""
+    """The questions that come with the course for this collection; none for a user's own collection."""
     path = DATA / collection.name / "questions.jsonl"
     return read_questions(path, collection.corpus) if path.is_file() else []
 

@@ -1,4 +1,4 @@
-"""Personal data and secrets out of a text before it is stored."""
+"""Take personal data and secrets out of a text before it is stored."""
 
 import re
 from collections.abc import Callable
@@ -32,7 +32,8 @@ _PHONES = re.compile(
     re.X,
 )
 _NUMBER_AFTER_WORD = re.compile(
-    r"(\b(?:(?:tele)?phone|tel|mobile|fax|whatsapp|(?:call|text|ring|reach) me)\b(?: number| no\b| is| at| on|[:.=#\s])*)"
+    r"(\b(?:(?:tele)?phone|tel|mobile|fax|whatsapp|(?:call|text|ring|reach) me)\b"
+    r"(?: number| no\b| is| at| on|[:.=#\s])*)"
     r"\(?\d(?:[ .()-]{0,2}\d){6,14}(?!\d)",
     re.I,
 )
@@ -52,7 +53,10 @@ def _iban(text: str) -> bool:
 
 
 def _replace_valid(text: str, pattern: re.Pattern, valid: Callable[[str], bool], label: str) -> str:
-    """Put the label for what matches and has the right check digits; a match may be followed by other numbers."""
+    """Put ``label`` in the place of each match, or beginning of a match, whose check digits are right.
+
+    A match may run on into other numbers, so its longest valid beginning is replaced.
+    """
     position = 0
     while match := pattern.search(text, position):
         ends = [word.end() for word in re.compile(r"\w+").finditer(text, match.start(), match.end())]
@@ -65,11 +69,12 @@ def _replace_valid(text: str, pattern: re.Pattern, valid: Callable[[str], bool],
 
 
 def redact(text: str) -> str:
-    """The text with ``[email]``, ``[phone]``, ``[card]``, ``[iban]`` and ``[key]`` in the place of personal data and secrets.
+    """The text with ``[email]``, ``[phone]``, ``[card]``, ``[iban]`` or ``[key]`` for personal data and secrets.
 
-    Cards and IBANs are told by their check digits; secrets by their prefix or by ``key=``, ``token=``, ``password=`` or
-    ``Bearer`` before them; phone numbers by +, 00, a leading 0, (415) 555-2671, 415-555-2671, or a word such as "tel" or "call me"
-    before them. Bare figures (200000, 4155552671) stay, as do names and addresses: pass your own hook where that is not enough.
+    Cards and IBANs are recognised by their check digits; secrets by their prefix, or by ``key=``, ``token=``,
+    ``password=`` or ``Bearer`` before them; phone numbers by a +, 00 or 0 at the beginning, by the forms (415) 555-2671
+    and 415-555-2671, or by a word such as "tel" or "call me" before them. Bare figures (200000, 4155552671) stay, as do
+    names and addresses: pass your own hook where that is not enough.
     """
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
@@ -80,7 +85,11 @@ def redact(text: str) -> str:
 
 
 def apply_hook(hook: Callable[[str], str], text: Any) -> str:
-    """``hook(text)``; raises WorkbookError where the hook fails or gives no text, so that nothing is stored as it was typed."""
+    """``hook(text)``, the text to store.
+
+    Raises WorkbookError where ``text`` is no string, or where the hook fails or gives no text, so that nothing is
+    stored unredacted.
+    """
     if not isinstance(text, str):
         raise WorkbookError(
             f"The search log stores text, not {type(text).__name__}: pass query, session and detail as strings."
@@ -93,6 +102,7 @@ def apply_hook(hook: Callable[[str], str], text: Any) -> str:
         ) from error
     if not isinstance(cleaned, str):
         raise WorkbookError(
-            f"The redaction hook returned {type(cleaned).__name__}: let it return the text to store; nothing was stored."
+            f"The redaction hook returned {type(cleaned).__name__}: "
+            "let it return the text to store; nothing was stored."
         )
     return cleaned

@@ -1,4 +1,4 @@
-"""Which searches should a person look at? A sample of the traffic, signals of failure, topics, and a place for verdicts."""
+"""Which searches should a person look at? A sample of the traffic, signals of failure, topics, and verdicts."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ LOWEST_SCORES = 0.1  # low top score: nothing found, or in the lowest tenth of t
 RANKED_LOW = 3  # cited but ranked low: an answer cited a passage below this rank
 QUERIES_A_TOPIC = 25
 NO_TOPIC, GONE = "(no topic)", "(no longer in the collection)"
-SHOWN = 110  # characters of a passage in the widget; all of it when the pointer rests on it
+SHOWN = 110  # characters of a passage in the widget; its tooltip shows all of it
 Relevance = Mapping[tuple[str, str], float]  # (query, doc) → how probably relevant, in [0, 1]
 
 
@@ -55,10 +55,11 @@ def precision(searches: pd.DataFrame, relevance: Relevance, k: int = 5, seed: in
 def review_queue(
     searches: pd.DataFrame, events: pd.DataFrame, relevance: Relevance | None = None, k: int = 5
 ) -> pd.DataFrame:
-    """One row a query, what most needs a person's look first.
+    """One row per query, those first that most need a person's look.
 
-    Columns: ``searches``; one a signal, in [0, 1], higher is worse (see SIGNALS); ``precision`` by the judge where there is one, else
-    nan; ``priority`` = searches x mean of the signals that are known; ``why``, the signals from 0.5 on; ``doc_ids`` of the first search.
+    Columns: ``searches``; one per signal, in [0, 1], higher is worse (see SIGNALS); ``precision`` by the judge if there
+    is one, else nan; ``priority`` = searches x mean of the known signals; ``why``, the signals from 0.5 on; ``doc_ids``
+    of the first search.
     """
     if searches.empty:
         raise WorkbookError("The log has no searches: log some, import some, or simulate some first.")
@@ -100,8 +101,9 @@ def review_queue(
 def topics(queries: Sequence[str], vectors: np.ndarray, n: int | None = None, seed: int = 0) -> list[str]:
     """A topic for each query: clusters of its vectors (k-means), named by their three most distinctive words.
 
-    Distinctive is what is frequent in the cluster and rare elsewhere: class-based tf-idf (Grootendorst, BERTopic, 2022).
-    ``n`` is the number of clusters, by default one for 25 queries, at least 2 and at most 12; never more than different vectors.
+    Distinctive words are frequent in the cluster and rare elsewhere: class-based tf-idf (Grootendorst, BERTopic, 2022).
+    ``n`` is the number of clusters, by default one per 25 queries, at least 2 and at most 12; never more than there are
+    different vectors.
     """
     if len(queries) != len(vectors):
         raise WorkbookError(f"There are {len(queries)} queries and {len(vectors)} vectors: embed the same queries.")
@@ -135,9 +137,10 @@ def _one_a_stem(words: Sequence[str]) -> list[str]:
 
 
 def by_topic(queue: pd.DataFrame, topic: Mapping[str, str]) -> pd.DataFrame:
-    """One row a topic ({query: topic}), the worst first: queries, searches, and the signals weighted by searches.
+    """One row per topic, the worst first: queries, searches, and the signals weighted by searches.
 
-    ``failing`` is the mean of the signals that are known; queries that ``topic`` does not have make a topic of their own.
+    ``topic`` is {query: topic}; queries that it does not have make a topic of their own. ``failing`` is the mean of the
+    known signals.
     """
     table = queue.assign(topic=[topic.get(query, NO_TOPIC) for query in queue["query"]])
     columns = ["precision", *SIGNALS]
@@ -159,7 +162,7 @@ def by_topic(queue: pd.DataFrame, topic: Mapping[str, str]) -> pd.DataFrame:
 
 
 class Panel(ipywidgets.VBox):
-    """A box of widgets that says what it is on a page where widgets are not shown."""
+    """A box of widgets that prints a sentence on pages where widgets are not shown."""
 
     def __repr__(self) -> str:
         return "(buttons to accept and reject: run this notebook to see them)"
@@ -168,7 +171,7 @@ class Panel(ipywidgets.VBox):
 class Reviews:
     """A person's verdicts on (query, passage), one JSON line each in a file; the last one on a pair counts.
 
-    ``accept`` and ``reject`` write at once; ``widget`` shows the same as buttons; ``as_qrels`` makes labels of them.
+    ``accept`` and ``reject`` write at once; ``widget`` offers the same as buttons; ``as_qrels`` turns them into labels.
     """
 
     def __init__(self, file: Path):
@@ -186,13 +189,13 @@ class Reviews:
         write_text(self.file, f"{before}\n{json.dumps(row, ensure_ascii=False)}\n".lstrip())
 
     def accept(self, query: str, doc: str, comment: str = "", grade: int = 2) -> None:
-        """The passage answers the query (grade 2), or helps with it (1)."""
+        """Note that the passage answers the query (grade 2), or helps with it (1)."""
         if grade not in (1, 2):
             raise WorkbookError(f"A passage is accepted with grade 1 or 2, not {grade!r}: reject gives 0.")
         self._write(query, doc, int(grade), comment)
 
     def reject(self, query: str, doc: str, comment: str = "") -> None:
-        """The passage does not answer the query."""
+        """Note that the passage does not answer the query (grade 0)."""
         self._write(query, doc, 0, comment)
 
     def read(self) -> pd.DataFrame:
@@ -201,7 +204,8 @@ class Reviews:
         for number, row in rows:
             if not row.get("query") or not row.get("doc") or row.get("grade") not in (0, 1, 2):
                 raise WorkbookError(
-                    f"{self.file}, line {number}: no verdict (query, doc, and a grade 0, 1 or 2): mend or remove the line."
+                    f"{self.file}, line {number}: no verdict (query, doc, and a grade 0, 1 or 2): "
+                    "mend or remove the line."
                 )
         whole = [row | {"comment": str(row.get("comment") or "")} for _, row in rows]
         table = pd.DataFrame(whole, columns=["query", "doc", "grade", "comment"])
@@ -216,9 +220,9 @@ class Reviews:
         }
 
     def widget(self, queue: pd.DataFrame, corpus: Mapping[str, str], k: int = 3) -> Panel:
-        """Each query with its first k passages: accept, reject, comment; Tab moves on, Space presses a button.
+        """Buttons to accept or reject, with a comment, the first k passages of each query.
 
-        Verdicts that the file has already are shown, and may be changed.
+        Tab moves on, Space presses a button. Verdicts that the file has already are shown, and may be changed.
         """
         known = {(row.query, row.doc): row for row in self.read().itertuples()}
         boxes = []

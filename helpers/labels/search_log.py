@@ -1,6 +1,6 @@
 """The search log: what people searched, what they were shown and what they did with it, with personal data taken out.
 
-Two LanceDB tables. ``searches`` has one row a search:
+Two LanceDB tables. ``searches`` has one row per search:
 
 | field | type | meaning |
 |---|---|---|
@@ -19,12 +19,12 @@ Two LanceDB tables. ``searches`` has one row a search:
 |---|---|---|
 | search_id | string | the search it belongs to |
 | time | timestamp, µs, UTC | when it happened |
-| kind | string | clicked, cited (by the answer), copied, thumbs_up, thumbs_down, reformulated (searched again in other words) |
+| kind | string | clicked, cited (by the answer), copied, thumbs_up, thumbs_down, reformulated (asked in other words) |
 | doc_id | string or null | the passage; null for events about the whole answer |
 | detail | string or null | a comment, the new wording …, after redaction |
 
 Several processes and threads may write at once: LanceDB's appends do not conflict. Two that *create* a table at once
-could lose rows, so a table is made aside and renamed into place.
+could lose rows, so a table is made under another name and renamed into place.
 """
 
 import os
@@ -46,12 +46,20 @@ EVENTS = ("clicked", "cited", "copied", "thumbs_up", "thumbs_down", "reformulate
 SOURCES = ("live", "simulated", "imported")
 _TEXT, _TIME = pa.string(), pa.timestamp("us", tz="UTC")
 SCHEMAS = {
-    "searches": pa.schema({
-        "search_id": _TEXT, "time": _TIME, "session": _TEXT, "system": _TEXT, "query": _TEXT,
-        "doc_ids": pa.list_(_TEXT), "scores": pa.list_(pa.float64()), "source": _TEXT,
-    }),
+    "searches": pa.schema(
+        {
+            "search_id": _TEXT,
+            "time": _TIME,
+            "session": _TEXT,
+            "system": _TEXT,
+            "query": _TEXT,
+            "doc_ids": pa.list_(_TEXT),
+            "scores": pa.list_(pa.float64()),
+            "source": _TEXT,
+        }
+    ),
     "events": pa.schema({"search_id": _TEXT, "time": _TIME, "kind": _TEXT, "doc_id": _TEXT, "detail": _TEXT}),
-}  # fmt: skip
+}
 REQUIRED = {"searches": ("session", "system", "query", "doc_ids"), "events": ("search_id", "kind")}
 
 
@@ -61,7 +69,10 @@ def new_session() -> str:
 
 
 def as_utc(time: datetime | str | None = None) -> datetime:
-    """The time in UTC; now without one. A string is ISO 8601, in UTC where it names no zone; a datetime must have a zone."""
+    """The time in UTC; the current time if none is given.
+
+    A string is ISO 8601, and in UTC where it names no zone; a datetime must have a zone, or WorkbookError is raised.
+    """
     if isinstance(time, str):
         try:
             time = datetime.fromisoformat(time.strip())
@@ -83,8 +94,8 @@ def _one_of(value: Any, allowed: tuple[str, ...], what: str) -> None:
 class SearchLog:
     """An append-only log in ``folder``, safe with several writers; each process opens its own. No row is ever changed.
 
-    ``redact`` is applied to every query and detail, and shows whether a session id is personal, before anything is stored; a
-    personal session id (an e-mail address) is replaced by its fingerprint.
+    ``redact`` is applied to every query and detail before it is stored. If it changes a session id (such as an e-mail
+    address), the id is personal and is replaced by its fingerprint.
     """
 
     def __init__(self, folder: Path | str, redact: Callable[[str], str] = redact):
@@ -92,10 +103,16 @@ class SearchLog:
         self._tables: dict[str, Any] = {}
 
     def search(
-        self, query: str, ranked: Mapping[str, float], *, system: str, session: str,
-        time: datetime | str | None = None, source: str = "live",
-    ) -> str:  # fmt: skip
-        """Log one search and what it showed, ``{doc_id: score}`` best first; the search_id for the events that follow."""
+        self,
+        query: str,
+        ranked: Mapping[str, float],
+        *,
+        system: str,
+        session: str,
+        time: datetime | str | None = None,
+        source: str = "live",
+    ) -> str:
+        """Log one search and what it showed, ``{doc_id: score}`` best first; returns the search_id, for its events."""
         try:
             shown = {"doc_ids": list(ranked), "scores": [float(score) for score in ranked.values()]}
         except (AttributeError, TypeError, ValueError):
@@ -108,18 +125,23 @@ class SearchLog:
         return rows[0]["search_id"]
 
     def event(
-        self, search_id: str, kind: str, doc_id: str | None = None, detail: str | None = None,
+        self,
+        search_id: str,
+        kind: str,
+        doc_id: str | None = None,
+        detail: str | None = None,
         time: datetime | str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Log that something happened to a search: one of ``EVENTS``, with the passage where there is one."""
         row = {"search_id": search_id, "time": time, "kind": kind, "doc_id": doc_id, "detail": detail}
         self._append("events", self._checked("events", [row]))
 
     def add(self, searches: Iterable[Mapping], events: Iterable[Mapping] = ()) -> int:
-        """Many rows in two writes, as dicts with the fields of the schema; the number of searches that were new.
+        """Log many rows in two writes, as dicts with the fields of the schema; returns how many searches were new.
 
-        What the log has already (a search_id; an event equal in every field) is not added again, so that a simulation or an import
-        cut off can simply be repeated. Left out, search_id is random, time is now, scores are empty and source is live.
+        What the log has already (a search_id; an event equal in every field) is not added again, so that a simulation
+        or an import that was cut off can simply be repeated. If left out, search_id is random, time is now, scores are
+        empty and source is live.
         """
         new, happened = self._checked("searches", searches), self._checked("events", events)  # all, before any write
         stored = self._read("searches", ["search_id", "system", "doc_ids"]).to_pylist()
@@ -151,10 +173,10 @@ class SearchLog:
         return searches.reset_index(drop=True), events.reset_index(drop=True)
 
     def compact(self) -> int:
-        """Join the small files that single-row writes leave (one each) into large ones; the number of files left.
+        """Join the small files that single-row writes leave (one each) into large ones; returns how many are left.
 
-        Call it now and then, for example nightly or every thousand searches: 2,000 single rows are read a hundred times as fast
-        afterwards. Writers may go on meanwhile; the old files are removed after seven days.
+        Call it now and then, for example nightly or every thousand searches: 2,000 single rows are read a hundred times
+        as fast afterwards. Writers may go on meanwhile; the old files are removed after seven days.
         """
         for name in SCHEMAS:
             try:
@@ -181,7 +203,8 @@ class SearchLog:
                 row["scores"], row["source"] = row["scores"] or [], row["source"] or "live"
                 if row["scores"] and len(row["scores"]) != len(row["doc_ids"]):
                     raise WorkbookError(
-                        f"A search shows {len(row['doc_ids'])} passages with {len(row['scores'])} scores: give each a score, or none."
+                        f"A search shows {len(row['doc_ids'])} passages with {len(row['scores'])} scores: "
+                        "give each a score, or none."
                     )
                 _one_of(row["source"], SOURCES, "source")
             else:
@@ -223,8 +246,9 @@ class SearchLog:
             return work()
         except (OSError, RuntimeError, ValueError) as error:
             raise WorkbookError(
-                f"The search log in {self.folder} cannot be read or written ({' '.join(str(error).split())[:120]}): check that the "
-                "folder is yours and has space, and do it again."
+                f"The search log in {self.folder} cannot be read or written "
+                f"({' '.join(str(error).split())[:120]}): "
+                "check that the folder is yours and has space, and do it again."
             ) from error
 
     def _read(self, name: str, fields: list[str] | None = None) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Encoders, rerankers and late interaction loaded; texts to vectors, with a cache; services; asking a language model."""
+"""Models: loading encoders, rerankers and late interaction; cached embedding; services; asking a language model."""
 
 from helpers.models.embed import PRECISIONS, AdaptedEmbedder, CachedEmbedder, LocalEmbedder, bytes_of, compressed
 from helpers.models.llm import estimate_usd, open_llm, small_llm

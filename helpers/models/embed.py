@@ -1,4 +1,4 @@
-"""Texts to vectors, each text once: batches without padding, and a cache on disk that a crash cannot spoil."""
+"""Turn texts into vectors: batches with little padding, and a cache on disk that survives a crash."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -109,7 +109,10 @@ class VectorCache:
     def add(
         self, texts: Sequence[str], task: Task, compute: Callable[[Sequence[str], Task], Sequence[np.ndarray]]
     ) -> int:
-        """Compute and store what is missing; the number of texts that were computed."""
+        """Compute and store the vectors that are missing; returns the number of texts that were computed.
+
+        Raises WorkbookError when a vector holds something other than finite numbers, or when it cannot be stored.
+        """
         known = self._known()
         missing = list(dict.fromkeys(t for t in texts if fingerprint(task, t) not in known))
         if not missing:
@@ -129,15 +132,18 @@ class VectorCache:
                     table.add(pa.table({"key": keys, "vector": pa.array(vectors, table.schema.field("vector").type)}))
                 except (OSError, RuntimeError) as error:
                     raise WorkbookError(
-                        f"Cannot store vectors under {self.db.uri} ({str(error)[:120]}): free some space and run again; "
-                        "what was encoded so far is kept."
+                        f"Cannot store vectors under {self.db.uri} ({str(error)[:120]}): "
+                        "free some space and run again; what was encoded so far is kept."
                     ) from error
                 self._rows = None  # read anew: another cache on this folder may have added rows meanwhile
                 bar.update(len(block))
         return len(missing)
 
     def get(self, texts: Sequence[str], task: Task) -> list[np.ndarray]:
-        """The stored vectors in the order of the texts, each of shape (rows, width) flattened to what was stored."""
+        """The stored vectors in the order of the texts, each as a flat array.
+
+        The token vectors of a text were flattened when they were stored: reshape them to (-1, width).
+        """
         known = self._known()
         rows = [known[fingerprint(task, t)] for t in texts]
         wanted = sorted(set(rows))
@@ -162,7 +168,10 @@ class CachedEmbedder:
 
 
 class AdaptedEmbedder:
-    """An embedder whose query vectors go through a matrix; the passages' vectors, and their index, are those of ``documents``."""
+    """An embedder whose query vectors are multiplied by a matrix.
+
+    Passages are embedded by ``documents``, the embedder without the matrix, so its vectors and its index can be reused.
+    """
 
     def __init__(self, embedder: Embedder, matrix: np.ndarray, name: str):
         self.embedder, self.matrix, self.name, self.width = embedder, matrix, name, embedder.width
@@ -182,10 +191,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def compressed(vectors: np.ndarray, width: int, precision: str, calibration: np.ndarray | None = None) -> np.ndarray:
-    """The first ``width`` numbers of each vector in fewer bits, as floats again so that a dot product still compares them.
+    """The vectors cut to their first ``width`` dimensions and stored in fewer bits, turned back into floats.
 
-    ``precision``: "float32"; "int8", 256 steps between the extremes of each dimension over ``calibration`` (the passages); "binary",
-    the sign. ``bytes_of`` says what one takes. Raises WorkbookError for a width or precision that does not exist.
+    A dot product can compare the result, float32 of shape (vectors, width). ``precision`` is "float32"; "int8", 256
+    steps between the extremes of each dimension over ``calibration`` (the passages); or "binary", the sign.
+    ``bytes_of`` says what one vector takes. Raises WorkbookError for a width or precision that does not exist.
     """
     if precision not in PRECISIONS or not 0 < width <= vectors.shape[1]:
         raise WorkbookError(

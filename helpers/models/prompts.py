@@ -8,7 +8,10 @@ from helpers.store.files import DATA, WorkbookError, fingerprint
 
 
 class Prompt:
-    """A prompt from ``data/prompts/<name>.md``: messages under the headings system, user and assistant, with ``$fields``."""
+    """A prompt from ``data/prompts/<name>.md``: messages with ``$fields``, headed system, user or assistant.
+
+    Raises WorkbookError when the file is missing or has another form.
+    """
 
     def __init__(self, name: str, folder: Path = DATA / "prompts"):
         self.path = folder / f"{name}.md"
@@ -23,7 +26,8 @@ class Prompt:
         before, *parts = re.split(r"(?m)^# (system|user|assistant)\s*$", text)
         if before.strip():
             raise WorkbookError(
-                f"{self.path.name} begins with text that no message holds: put a heading '# system' or '# user' above it."
+                f"{self.path.name} begins with text that no message holds: "
+                "put a heading '# system' or '# user' above it."
             )
         self.messages = [(role, Template(text.strip())) for role, text in zip(parts[::2], parts[1::2], strict=True)]
         if not self.messages or self.messages[-1][0] != "user":

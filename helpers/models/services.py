@@ -1,4 +1,4 @@
-"""OpenAI and Cohere where a key is set: embeddings and reranking, within the services' limits, retried by their own SDKs."""
+"""OpenAI and Cohere, where a key is set: embedding and reranking within the services' limits, with retries."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,13 @@ def priced(model: str) -> str:
 
 
 def keys_set() -> dict[str, bool]:
-    """Which settings of services are there; their values are never read out."""
+    """{name of a setting: whether it is set} for the services; the values themselves are never shown."""
     names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CO_API_KEY")
     return {name: bool(os.environ.get(name)) for name in names}
 
 
 def asking(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
-    """Run a call; what goes wrong becomes one sentence without the key."""
+    """The result of ``call``; a failure of the service becomes a WorkbookError, in one sentence without the key."""
     try:
         return call()
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
@@ -64,8 +64,8 @@ def asking(service: str, setting: str, call: Callable[[], Answer]) -> Answer:
         ) from None
     except (AttributeError, TypeError, ValueError) as error:  # a web page for an answer, a key no header can hold
         raise WorkbookError(
-            f"{service} cannot be asked, or its answer cannot be read ({type(error).__name__}): check {setting} and the "
-            f"service's address (OPENAI_BASE_URL, CO_API_URL), or unset {setting}."
+            f"{service} cannot be asked, or its answer cannot be read ({type(error).__name__}): "
+            f"check {setting} and the service's address (OPENAI_BASE_URL, CO_API_URL), or unset {setting}."
         ) from None
     except Exception as error:
         if type(error).__module__.startswith(("httpx", "httpcore")):
@@ -111,8 +111,8 @@ def _unit(vectors: list[list[float]], texts: int, width: int, service: str) -> n
     widths = {len(v) for v in vectors}
     if len(vectors) != texts or widths - {width}:
         raise WorkbookError(
-            f"{service} gave {len(vectors)} vectors of width {sorted(widths)} for {texts} texts, expected width {width}: "
-            f"pass {service}Embedder(model, width) as the model's page says."
+            f"{service} gave {len(vectors)} vectors of width {sorted(widths)} for {texts} texts, "
+            f"expected width {width}: pass {service}Embedder(model, width) as the model's page says."
         )
     array = np.array(vectors, dtype=np.float32).reshape(texts, width)
     return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
@@ -171,11 +171,17 @@ class CohereEmbedder:
             vectors += asking(
                 "Cohere",
                 "CO_API_KEY",
-                lambda b=batch: list(self.client.embed(
-                    model=self.model, texts=b, input_type=kind, embedding_types=["float"], output_dimension=self.width,
-                    request_options={"max_retries": RETRIES},
-                ).embeddings.float_),
-            )  # fmt: skip
+                lambda b=batch: list(
+                    self.client.embed(
+                        model=self.model,
+                        texts=b,
+                        input_type=kind,
+                        embedding_types=["float"],
+                        output_dimension=self.width,
+                        request_options={"max_retries": RETRIES},
+                    ).embeddings.float_
+                ),
+            )
         return _unit(vectors, len(texts), self.width, "Cohere")
 
 

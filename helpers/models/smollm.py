@@ -19,8 +19,8 @@ LINE_TOKENS = 32  # an answer is one line of at most so many tokens
 class SmolLM2:
     """A small instruction-following language model; loaded at its first use, greedy, the same answer every time.
 
-    It is too small to write JSON, so ``answer`` fills a pydantic schema field by field: a field of ``Literal`` values gets the
-    likeliest of them, a text field one generated line.
+    It is too small to write JSON, so ``answer`` fills a pydantic schema field by field: a field of ``Literal`` values
+    gets the likeliest of them, a text field gets one generated line.
     """
 
     name = SMALL_LLM
@@ -43,9 +43,9 @@ class SmolLM2:
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def _shared(self, rows: Sequence[list[int]], own: int = 1) -> tuple[int, DynamicCache]:
-        """How many first tokens all rows share, and the model's memory of them, so that examples are read once a batch.
+        """How many first tokens all rows share, and the model's key-value cache of them, to be computed once per batch.
 
-        Each row keeps at least its last ``own`` tokens for itself.
+        Prompts share their instructions and examples. Each row keeps at least its last ``own`` tokens for itself.
         """
         model, _ = self._ready()
         shortest = min(map(len, rows))
@@ -61,19 +61,27 @@ class SmolLM2:
     def lines(
         self, conversations: Sequence[Conversation], leads: Sequence[str], max_tokens: int = LINE_TOKENS
     ) -> list[str]:
-        """One generated line a conversation, greedy; "" where the model wrote nothing."""
+        """One generated line per conversation, greedy; "" where the model wrote nothing."""
         model, tokenizer = self._ready()
         rows = self._tokens(conversations, leads)
         n, memory = self._shared(rows)
         width = max(map(len, rows))
         gaps = [width - len(row) for row in rows]  # between the shared beginning and each row's own part
-        # A masked token is not read, but punished as a repetition: the row's own last one, which is punished anyway.
+        # The gaps are masked, but the repetition penalty counts the tokens in them all the same. So they are filled
+        # with the row's own last token, which is penalised anyway.
         ids = [row[:n] + row[-1:] * gap + row[n:] for row, gap in zip(rows, gaps, strict=True)]
         mask = [[1] * n + [0] * gap + [1] * (len(row) - n) for row, gap in zip(rows, gaps, strict=True)]
         made = model.generate(
-            input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), past_key_values=memory if n else None,
-            max_new_tokens=max_tokens, do_sample=False, repetition_penalty=PENALTY, pad_token_id=tokenizer.pad_token_id, stop_strings=["\n"], tokenizer=tokenizer,
-        )  # fmt: skip
+            input_ids=torch.tensor(ids),
+            attention_mask=torch.tensor(mask),
+            past_key_values=memory if n else None,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            repetition_penalty=PENALTY,
+            pad_token_id=tokenizer.pad_token_id,
+            stop_strings=["\n"],
+            tokenizer=tokenizer,
+        )
         texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
         return [text.split("\n")[0].strip() for text in texts]
 
@@ -92,7 +100,10 @@ class SmolLM2:
     def choose(
         self, conversations: Sequence[Conversation], leads: Sequence[str], options: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probabilities of each option, (options,); told apart by their first tokens, which must differ."""
+        """For each conversation the log-probabilities of the options, shape (options,); higher is likelier.
+
+        Options are compared by their first tokens; raises ValueError when two begin with the same one.
+        """
         _, tokenizer = self._ready()
         first = [tokenizer(f" {option}", add_special_tokens=False)["input_ids"] for option in options]
         if all(tokenizer.decode(ids[0]).strip() == "" for ids in first):  # the blank is a token of its own
@@ -106,7 +117,7 @@ class SmolLM2:
 
     @torch.inference_mode()
     def log_likelihoods(self, conversations: Sequence[Conversation], texts: Sequence[str]) -> list[float]:
-        """Mean log-probability a token of each text as the conversation's answer; ≤ 0, higher is likelier.
+        """Mean log-probability per token of each text as the conversation's answer; ≤ 0, higher is likelier.
 
         Raises WorkbookError on an empty text.
         """
@@ -123,7 +134,7 @@ class SmolLM2:
         return found
 
     def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[dict]:
-        """The schema's fields in their order, as a dict a conversation."""
+        """One dict per conversation with the schema's fields, filled in their order."""
         values: list[dict] = [{} for _ in conversations]
         leads = [""] * len(conversations)
         for field, info in schema.model_fields.items():

@@ -35,7 +35,7 @@ class Retriever(ABC):
 
     @property
     def key(self) -> str:
-        """Changes whenever the answers over one and the same corpus would; what is made of parts has their keys in it."""
+        """Changes whenever the answers over the same corpus would; a combined retriever includes its parts' keys."""
         return fingerprint(type(self).__name__, self.name)
 
     @abstractmethod
@@ -140,7 +140,7 @@ class Dense(Retriever):
         return self._hits(self.embedder.embed([text], "query"), k)[0]
 
     def query_vectors(self, queries: Mapping[str, str]) -> np.ndarray:
-        """Unit vectors of the queries, float32 of shape (queries, width), from the cache where they are there."""
+        """Unit vectors of the queries, float32 of shape (queries, width), from the cache where it has them."""
         return CachedEmbedder(self.embedder, self.folder).embed(list(queries.values()), "query")
 
     def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
@@ -230,7 +230,10 @@ class WeightedHybrid(Retriever):
 
 
 def fold(run: Run, owner: Mapping[str, str], k: int) -> Run:
-    """A run over chunks as a run over documents: each by the best of its chunks, at most k a query, ties by id."""
+    """A run over chunks as a run over documents: a document gets the score of its best chunk.
+
+    ``owner`` is {chunk_id: doc_id}. At most k documents per query, ties broken by id.
+    """
     folded: Run = {}
     for query, found in run.items():
         best: dict[str, float] = {}
@@ -242,7 +245,7 @@ def fold(run: Run, owner: Mapping[str, str], k: int) -> Run:
 
 
 class ByDocument(Retriever):
-    """A retriever over chunks that answers with their documents; three times as many chunks are asked for as documents."""
+    """A retriever over chunks that answers with their documents; it asks for three chunks per document wanted."""
 
     def __init__(self, inner: Retriever, owner: Mapping[str, str]):
         self.inner, self.owner, self.name = inner, owner, inner.name

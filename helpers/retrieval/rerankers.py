@@ -19,7 +19,7 @@ from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k
 from helpers.store.files import fingerprint
 from helpers.store.progress import tracked
 
-BLOCK = 100  # queries whose passages' token vectors are held together
+BLOCK = 100  # queries at a time, with the token vectors of their passages in memory
 MOST_LOADED = 4000  # passages whose token vectors stay in memory between two blocks: about 0.5 GB at 150 tokens
 
 
@@ -42,7 +42,7 @@ class Reranker(ABC):
         """Compute ahead what does not depend on the query; nothing by default."""
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
-        """The best k of each query by this reranker's score; passages below k are left out. Ties broken by id."""
+        """The first stage's best k of each query, scored anew; passages below k are left out. Ties broken by id."""
         best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
         self.prepare([corpus[d] for docs in best.values() for d in docs])
         reranked: Run = {}
@@ -55,9 +55,8 @@ class Reranker(ABC):
 class LateInteraction(Reranker):
     """MaxSim of the query's token vectors against the passage's, averaged over the query's tokens: in [−1, 1].
 
-    The passages' token vectors are kept on disk in half precision, so each passage is encoded once; with no folder they are
-    kept in memory alone.
-    Source: Khattab and Zaharia, ColBERT, SIGIR 2020.
+    The passages' token vectors are kept on disk in half precision, so each passage is encoded once; without a folder
+    they are kept only in memory. Source: Khattab and Zaharia, ColBERT, SIGIR 2020.
     """
 
     def __init__(self, model: MultiVectorEncoder, folder: Path | None, name: str = "late interaction"):
@@ -84,7 +83,7 @@ class LateInteraction(Reranker):
             self._loaded[passage] = torch.from_numpy(flat.reshape(-1, self.width).copy())
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
-        """As of any reranker; the token vectors of many queries come from the cache, a single query is encoded anew."""
+        """As in ``Reranker``; token vectors of several queries come from the cache, a single query is encoded anew."""
         if len(queries) > 1 and self.folder is None:
             vectors = encode(self.model, list(queries.values()), "query")
             self._queries = {t: torch.from_numpy(v) for t, v in zip(queries.values(), vectors, strict=True)}
@@ -162,9 +161,10 @@ class TwoStage(Retriever):
 
 
 def second_stage(run: Run, reranked: Run, depth: int, weight: float = 1.0, k: int = 100) -> Run:
-    """The first stage's best ``depth`` in the order of a reranker's scores, mixed by ``weight``; the rest below, in its old order.
+    """The first stage's best ``depth`` per query in the order of a reranker's scores; the rest below, in its old order.
 
-    ``reranked`` has the reranker's scores of at least these passages, so that one scoring serves every smaller depth.
+    ``weight`` in [0, 1] mixes these scores with the first stage's, as in ``TwoStage``. ``reranked`` holds the
+    reranker's scores of at least the best ``depth``, so that one scoring serves every smaller depth.
     """
     final: Run = {}
     for qid, docs in run.items():
@@ -210,10 +210,15 @@ class CohereReranker(Reranker):
             results = asking(
                 "Cohere",
                 "CO_API_KEY",
-                lambda: list(self.client.rerank(
-                    model=self.model, query=query, documents=[clip(p) for p in passages], request_options={"max_retries": services.RETRIES}
-                ).results),
-            )  # fmt: skip
+                lambda: list(
+                    self.client.rerank(
+                        model=self.model,
+                        query=query,
+                        documents=[clip(p) for p in passages],
+                        request_options={"max_retries": services.RETRIES},
+                    ).results
+                ),
+            )
             scores = [0.0] * len(passages)
             for result in results:
                 scores[result.index] = result.relevance_score

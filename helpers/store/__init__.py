@@ -1,4 +1,4 @@
-"""Where things are kept: files that are whole or not there, stages and evidence with their keys, progress, the error type."""
+"""Storage for all rooms: files written whole or not at all, stages and evidence with keys, progress, the error type."""
 
 from helpers.store.files import DATA, WorkbookError, build_dir, write_text
 

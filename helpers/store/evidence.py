@@ -1,9 +1,9 @@
-"""Committed evidence: results that take too long to be made each time, shown only while this code and data give them.
+"""Committed evidence: results that take too long to compute every time, shown only while they fit this code and data.
 
-A row of a table (``data/results/<name>.csv``) and a run (``data/runs/<name>.tsv.gz``) carry two fingerprints:
-``key``, of all that they depend on (weights, texts, parameters, seed), and ``check``, of that key and the values as
-they stand in the file. Whoever reads evidence says which key it has to have; where it has another one, or was edited,
-a WorkbookError says so, with the command that makes it anew.
+A row of a table (``data/results/<name>.csv``) and a run (``data/runs/<name>.tsv.gz``) carry two fingerprints. ``key``
+covers everything that the values depend on (weights, texts, parameters, seed); ``check`` covers that key and the values
+as they stand in the file. Whoever reads evidence says which key it must have. If the key differs or the file was
+edited, a WorkbookError says so and names the command that makes the evidence again.
 """
 
 import csv
@@ -32,12 +32,12 @@ _STALE = "is stale: weights, texts or parameters have changed since it was made"
 
 @dataclass(frozen=True)
 class Piece:
-    """One row of evidence: its table, its name and seed in it, its key, and what makes it.
+    """One row of evidence: its table, its name and seed in that table, its key, and the function that makes it.
 
-    make : the row's columns and values; takes minutes
-    measured : the columns that another machine has to come near to, the first of them is what is told of a row
-    tolerance : how near
-    quick : whether it is made in three minutes or so
+    make : computes the row as {column: value}; takes minutes
+    measured : the columns that another machine must reproduce; the first of them is the one that is reported
+    tolerance : how far a measured value may differ on another machine
+    quick : whether it takes about three minutes or less
     """
 
     table: str
@@ -54,12 +54,12 @@ class Piece:
 
 
 def shown(file: Path) -> str:
-    """A file's path as a person would type it: from the workbook's folder on, where it is in there."""
+    """A file's path as a person would type it: relative to the workbook's folder if it lies in there, else as it is."""
     return file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else str(file)
 
 
 def as_row(values: Mapping[str, Any], key: str) -> Row:
-    """The cells of a row, as text that reads back to the same numbers, with its key and its check."""
+    """The cells of a row as text that reads back to the same numbers, with key and check; empty ones are left out."""
     cells = {c: str(v) for c, v in values.items() if c not in MARKS and v is not None and str(v) != ""}
     row = cells | {"key": key}
     return row | {"check": _check(row)}
@@ -78,7 +78,10 @@ def _ids(known: Iterable[Id]) -> list[tuple[str, ...]]:
 
 
 def fault(row: Row, expected: Mapping[Id, str]) -> str:
-    """What is wrong with a row, as the end of "the row …"; empty when it may be shown. ``expected``: all rows' keys."""
+    """What is wrong with a row, worded as the end of "the row …"; empty when the row may be shown.
+
+    ``expected`` is {(name, seed): key} of all rows that the table may have.
+    """
     if row.get("check") != _check(row):
         return _EDITED
     keys = dict(zip(_ids(expected), expected.values(), strict=True))
@@ -88,7 +91,10 @@ def fault(row: Row, expected: Mapping[Id, str]) -> str:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a table as they stand there, good or not; none where there is no file."""
+    """The rows of a table as they stand in the file, unchecked; none where there is no file.
+
+    Raises WorkbookError for a file that cannot be read as a table.
+    """
     try:
         lines = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")), restkey="", restval="")
         return [{c: cell for c, cell in row.items() if cell} for row in lines]
@@ -99,7 +105,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def read_table(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFrame:
-    """A table of evidence, when every row in it is good; rows that are not there yet are none of its faults.
+    """A table of evidence, after a check of every row in it; rows that have not been made yet may be missing.
 
     ``expected`` is {(name, seed): key} and ``remake`` the command that makes the table. Empty where there is no file.
     Raises WorkbookError for a row that was edited by hand, is stale, is not among the expected, or stands there twice.
@@ -115,10 +121,10 @@ def read_table(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFr
 
 
 def write_row(file: Path, row: Row, known: Iterable[Id]) -> None:
-    """Put a row into a table, in the place of the one of its name and seed; the others keep what stands in them.
+    """Put a row into a table in place of the one with its name and seed; the other rows keep their values.
 
-    Rows are in the order of the ``known``, and those of other names and seeds are dropped. A crash leaves the old table
-    or the new one.
+    The rows are sorted in the order of ``known``, the (name, seed) of all rows that the table may have; other rows are
+    dropped. A crash leaves either the old table or the new one.
     """
     ids = _ids(known)
     rows = [row, *(other for other in read_rows(file) if _id(other) in ids and _id(other) != _id(row))]
@@ -154,7 +160,10 @@ def write_run(file: Path, run: Mapping[str, Mapping[str, float]], key: str) -> N
 
 
 def read_run(file: Path, key: str, remake: str) -> dict[str, dict[str, float]]:
-    """The run that was kept under this key, empty where there is no file; raises WorkbookError as ``read_table``."""
+    """The run that was kept under this key, ``{query_id: {doc_id: score}}``; empty where there is no file.
+
+    Raises WorkbookError when the file is damaged, was edited by hand or is stale; ``remake`` is the command it names.
+    """
     try:
         head, _, body = gzip.decompress(file.read_bytes()).decode().partition("\n")
     except FileNotFoundError:

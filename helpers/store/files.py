@@ -1,4 +1,4 @@
-"""Where things are kept: the build folder, fingerprints, files that are either whole or not there."""
+"""The build folder, fingerprints, and files that are written whole or not at all."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ SETTINGS = (
 
 
 class WorkbookError(Exception):
-    """Something a person can put right; the message is one sentence that names it and the repair."""
+    """An error that the user can put right; the message is one sentence that names the problem and the repair."""
 
 
 def build_path(collection: str) -> Path:
@@ -51,7 +51,8 @@ def build_dir(collection: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkbookError(
-            f"Cannot create {path} ({error.strerror}): free some space or set WORKBOOK_BUILD to a folder you can write to."
+            f"Cannot create {path} ({error.strerror}): free some space or set WORKBOOK_BUILD to a folder "
+            "you can write to."
         ) from error
     return path
 
@@ -78,7 +79,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """What a command line ends with: 0 when all went well, 1 after one sentence on stderr, 130 when it was stopped."""
+    """Run a command and return its exit code: 0 if all went well, 1 after a WorkbookError, 130 after an interrupt.
+
+    In the last two cases one sentence goes to stderr.
+    """
     try:
         command()
     except WorkbookError as error:

@@ -1,9 +1,10 @@
-"""How far a long work is: a bar where somebody watches, a few plain lines in a log, nothing where it is not wanted.
+"""Progress of long work: a bar where somebody watches, a few plain lines in a log, nothing where it is switched off.
 
-A bar is drawn anew in its place, in a terminal or under the cell of an open notebook. In a file or a pipe it would be
-thousands of pieces of one endless line: there a work of more than ten seconds writes whole lines to stderr, at most one
-in ten seconds, and a shorter one nothing. With ``TQDM_DISABLE=1`` nothing is shown anywhere. ``make test`` sets it, and
-so do ``make run`` and ``make notebooks`` for the notebooks they execute: these are read when they are done.
+A bar is redrawn in its place, in a terminal or under the cell of an open notebook. In a file or a pipe it would become
+thousands of pieces of one endless line. There, work of more than ten seconds writes whole lines to stderr, at most one
+every ten seconds, and shorter work writes nothing. With ``TQDM_DISABLE=1`` nothing is shown anywhere. ``make test``
+sets it, and so do ``make run`` and ``make notebooks`` for the notebooks they execute, which are read only when they are
+done.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-SECONDS_BETWEEN = 10.0  # two lines
+SECONDS_BETWEEN = 10.0  # at least, between two plain lines
 
 
 def watched() -> bool:
@@ -24,7 +25,7 @@ def watched() -> bool:
 
 
 class Lines:
-    """What ``progress`` gives where no bar can be drawn; it has the methods of tqdm's bar that the course uses."""
+    """Progress as plain lines, where no bar can be drawn; it has the methods of tqdm's bar that the course uses."""
 
     def __init__(self, total: int, what: str, unit: str, done: int, clock: Callable[[], float]):
         self.total, self.n, self.what, self.unit, self.clock = total, done, what, unit, clock
@@ -38,7 +39,7 @@ class Lines:
         self.close()
 
     def update(self, n: int = 1) -> None:
-        """``n`` more are done; a line when the last one was ten seconds ago."""
+        """Count ``n`` more items as done; write a line if the last one was written at least ten seconds ago."""
         self.n += n
         now = self.clock()
         if self.n < self.total and now - self.told >= SECONDS_BETWEEN:
@@ -48,11 +49,11 @@ class Lines:
             self._say(f"{self._so_far()}, {share} %, about {_span(left)} left")
 
     def set_postfix_str(self, note: str) -> None:
-        """What the following lines end with."""
+        """Set the note that all following lines end with."""
         self.note = f", {note}"
 
     def close(self) -> None:
-        """A last line with the seconds, if it took more than ten."""
+        """Write a last line with the time taken, if it was ten seconds or more."""
         took = self.clock() - self.began
         if took >= SECONDS_BETWEEN and not self.closed:
             self._say(f"{self._so_far()} in {_span(took)}")
@@ -79,9 +80,10 @@ def _span(seconds: float) -> str:
 def progress(
     total: int, what: str, unit: str, done: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> tqdm | Lines:
-    """For ``with progress(total, "Encoding", "text") as bar``, where ``bar.update(n)`` says that n more are done.
+    """A bar or plain lines, for use as ``with progress(total, "Encoding", "text") as bar``.
 
-    ``done`` were done before, by a run that was cut off. ``bar.set_postfix_str("dev nDCG@10 0.512")`` adds a note.
+    ``bar.update(n)`` counts n more items as done, ``bar.set_postfix_str("dev nDCG@10 0.512")`` adds a note. ``done`` is
+    the number of items that an earlier run finished before it was cut off.
     """
     disabled = bool(os.environ.get("TQDM_DISABLE"))
     if disabled or watched():
@@ -92,7 +94,7 @@ def progress(
 def tracked(
     items: Collection[Item], what: str, unit: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Item]:
-    """The items one by one, with the progress of going through them."""
+    """Yield the items one by one and show the progress."""
     with progress(len(items), what, unit, clock=clock) as bar:
         for item in items:
             yield item

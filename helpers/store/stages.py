@@ -1,4 +1,4 @@
-"""Long work in stages: what a stage made is kept under the key of its inputs, so that a run that was cut off goes on."""
+"""Long work in stages: each result is kept under a key of its inputs, so that an interrupted run can go on."""
 
 import contextlib
 import inspect
@@ -17,9 +17,9 @@ from helpers.store.files import WorkbookError, fingerprint, write_text
 
 
 class Stages:
-    """Finished stages as JSON files in ``folder``, one a name; each says what it did and how many seconds it took.
+    """Runs stages and keeps their results in ``folder``, one JSON file per name; ``say`` gets a line about each stage.
 
-    ``made`` and ``kept`` name the stages that were worked on now and those that were there already, in order.
+    ``made`` names the stages computed in this run and ``kept`` those that were read from disk, both in order.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] = print):
@@ -33,18 +33,19 @@ class Stages:
             raise WorkbookError(f"Cannot create {self.folder} ({error.strerror}): free some space.") from error
 
     def file(self, name: str) -> Path:
-        """Where a stage is kept."""
+        """The file that keeps the result of a stage."""
         words = re.findall(r"[a-z0-9]+", name.lower())
         return self.folder / f"{'-'.join([*words, fingerprint(name)[:6]])}.json"  # two names may have the same words
 
     def run(
         self, name: str, make: Callable[..., Any], *inputs: Any, tell: Callable[[Any], str] = lambda value: ""
     ) -> Any:
-        """What ``make(*inputs)`` gives, anything JSON can hold; read from disk where the same was worked on before.
+        """The value of ``make(*inputs)``, anything JSON can hold; read from disk if the same was computed before.
 
-        The key is derived, not given: from all inputs, the defaults of those that are left out, and the thresholds that the function
-        reads (see ``key_of`` and ``thresholds``). So ``make`` has to get everything through its parameters: a function that reaches
-        for variables around it is refused. ``tell(value)`` is the rest of the progress line.
+        The key is derived from the stage's name, all inputs (with the defaults of those left out), and the thresholds
+        that the function reads; see ``key_of`` and ``thresholds``. So ``make`` has to get everything through its
+        parameters: a function that uses variables around it raises TypeError. ``tell(value)`` gives the end of the
+        progress line.
         """
         key, file = fingerprint(name, _call(name, make, inputs)), self.file(name)
         try:
@@ -57,9 +58,8 @@ class Stages:
                 self._line(name, "kept", tell(found["value"]))
             return found["value"]
         start = time.perf_counter()
-        text = json.dumps(
-            make(*inputs), ensure_ascii=False
-        )  # through JSON, so that a first run sees what a second would
+        # Through JSON, so that a first run sees what a second would.
+        text = json.dumps(make(*inputs), ensure_ascii=False)
         took = time.perf_counter() - start
         write_text(file, f'{{"key": "{key}", "seconds": {took:.3f}, "value": {text}}}')
         self.made.append(name)
@@ -82,9 +82,9 @@ def _call(name: str, make: Callable[..., Any], inputs: tuple[Any, ...]) -> list:
 
 
 def key_of(value: Any, what: str = "value") -> Any:
-    """What stands for a value in a key, as JSON: its ``key`` where it has one, else a fingerprint of all that is in it.
+    """What represents a value in a key, as JSON: its ``key`` if it has one, else a fingerprint of its content.
 
-    Raises TypeError for what has neither, for then nobody would notice that it changed.
+    Raises TypeError for a value that has neither, since nobody would notice that it changed.
     """
     if isinstance(getattr(value, "key", None), str):
         return value.key
@@ -107,9 +107,10 @@ def key_of(value: Any, what: str = "value") -> Any:
 
 
 def thresholds(function: Callable[..., Any]) -> dict[str, str]:
-    """{name: fingerprint} of the upper-case constants and default values that a function reads, itself or through what it calls.
+    """{name: fingerprint} of the upper-case constants and default values that a function reads, itself or in its calls.
 
-    Followed are the functions and classes of its own package; what has no fingerprint, such as a path, is no threshold.
+    Only calls to functions and classes of the helpers and of the function's own module are followed. Values without a
+    fingerprint, such as paths, are left out.
     """
     found: dict[str, Any] = {}
     todo, seen = [function], set()
@@ -154,7 +155,10 @@ def _is_ours(value: Any, function: Callable[..., Any]) -> bool:
 
 
 def _names(function: FunctionType) -> list[tuple[str, Any]]:
-    """(name, value) of the globals that a function and the functions within it name, attributes of modules among them."""
+    """(name, value) of the globals that a function and the functions within it use.
+
+    Attributes of the helpers' modules count as globals too.
+    """
     codes, names = [function.__code__], set()
     while codes:
         code = codes.pop()

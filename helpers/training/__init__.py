@@ -1,4 +1,4 @@
-"""Training data, splits without leaks, losses, one resumable fit, the trainings and the experiments on them."""
+"""Training data, splits without leaks, losses, a resumable training loop, and the trainings and experiments on them."""
 
 from helpers.training.adapter import train_adapter
 from helpers.training.cohere_tuning import RETIRED

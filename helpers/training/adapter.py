@@ -1,4 +1,4 @@
-"""The cheaper rungs of the ladder: a linear adapter on frozen vectors, fewer dimensions, fewer bits a number."""
+"""The cheapest way to tune: a linear adapter for query vectors, trained on frozen embeddings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,11 +24,15 @@ def train_adapter(
     epochs: int = 20,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[float]]:
-    """A matrix of shape (width, width) for query vectors, and nDCG@10 on dev after each epoch, before the first one in front.
+    """Train a matrix that query vectors are multiplied by; returns it, of shape (width, width), and its curve on dev.
 
-    It starts as the identity, learns from in-batch negatives, and the epoch that dev likes best is kept: the identity itself when none is better.
-    Only vectors are needed, so a service's embeddings can be adapted too; seconds on a CPU.
-    Source: the linear query adapters of dense retrieval, as in Suresh et al. 2023 and LlamaIndex's embedding adapters.
+    The curve is nDCG@10 on ``dev``, a pair of queries and qrels: first before training, then after each epoch. The
+    matrix starts as the identity and learns from in-batch negatives. The one of the best epoch on dev is returned, or
+    the identity when no epoch is better.
+
+    Only vectors are needed, so the embeddings of a service can be adapted too; it takes seconds on a CPU. Raises
+    WorkbookError when there are no triplets. Source: the linear query adapters of dense retrieval, as in Suresh et al.
+    2023 and LlamaIndex's embedding adapters.
     """
     if not triplets:
         raise WorkbookError("There are no triplets: an adapter needs at least a few dozen queries with their passages.")
@@ -55,12 +59,11 @@ def train_adapter(
     curve, best = [on_dev()], matrix.detach().numpy().copy()
     for _ in range(epochs):
         for batch in torch.randperm(len(rows), generator=rng).split(BATCH):
-            docs, position = right[batch].unique(
-                return_inverse=True
-            )  # a passage that stands there twice is no negative
+            # A passage that is the positive of two queries in the batch is a negative of neither.
+            docs, position = right[batch].unique(return_inverse=True)
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
             for i, row in enumerate(batch.tolist()):
-                if found := also_right.get(row):  # nor is another right passage of the same query
+                if found := also_right.get(row):  # neither is another positive of the same query
                     spared = [j for j, doc in enumerate(docs.tolist()) if doc in found and j != position[i]]
                     scores[i, spared] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)

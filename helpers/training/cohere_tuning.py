@@ -1,4 +1,4 @@
-"""Cohere's reranker fine-tuning, as its SDK still spells it; the service itself was retired on 15 September 2025."""
+"""Cohere's reranker fine-tuning, as its SDK still offers it; the service itself was retired on 15 September 2025."""
 
 import re
 from pathlib import Path
@@ -14,10 +14,10 @@ RETIRED = "Cohere retired fine-tuning on 15 September 2025 and no longer serves 
 
 
 def submit(path: Path, name: str, client: cohere.ClientV2) -> str:
-    """Upload a file of ``export.write_cohere`` and ask for a tuned reranker; the id of the tuned model.
+    """Upload a file of ``export.write_cohere`` and ask for a tuned reranker; returns the id of the tuned model.
 
-    ``client`` comes from ``services.cohere_client()``. The file is read and checked first, so that nothing wrong is uploaded.
-    Raises WorkbookError with what the service said: from the real one that it does not do this any more.
+    ``client`` comes from ``services.cohere_client()``. Raises WorkbookError before anything is uploaded when the file
+    is wrong or has too few queries, and afterwards when the service refuses, which the real one now always does.
     """
     rows = read_cohere(path)
     if len(rows) < COHERE_QUERIES:
@@ -37,5 +37,6 @@ def submit(path: Path, name: str, client: cohere.ClientV2) -> str:
     except WorkbookError as error:
         status = re.search(r"HTTP \d+", str(error))
         raise WorkbookError(
-            f"Cohere did not start the training ({status[0] if status else 'no answer'}), for {RETIRED}: tune your own reranker (notebook 07)."
+            f"Cohere did not start the training ({status[0] if status else 'no answer'}), for {RETIRED}: "
+            "tune your own reranker (notebook 07)."
         ) from None

@@ -1,6 +1,6 @@
-"""Evidence made anew: all or some (``make evidence``), or one piece, to see that it still comes out (``make test``).
+"""Make the committed evidence anew, all or a part (``make evidence``), or one quick piece as a check (``make test``).
 
-A piece is kept in ``build/<collection>/evidence/`` once it is done, so what was cut off goes on and repeats nothing.
+A finished piece is kept in ``build/<collection>/evidence/``, so an interrupted run continues there and repeats nothing.
 """
 
 import argparse
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 def all_pieces(collection: Collection) -> list[Piece]:
-    """Every row of every experiment; listing them encodes and trains nothing."""
+    """Every row of every experiment as a piece of evidence; listing them encodes and trains nothing."""
     shared = shared_key(collection)
     bench = cache(lambda: Bench(collection))
     reranking = cache(lambda: RerankingBench(bench()))
@@ -30,7 +30,11 @@ def all_pieces(collection: Collection) -> list[Piece]:
 
 
 def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:
-    """The pieces of a table (``recipes``), or those of them with this in their name (``recipes/width``); else all."""
+    """The pieces that ``only`` names, all if it is empty.
+
+    ``only`` is a table (``recipes``), or a table and a part of a name in it (``recipes/width``); a name that is matched
+    exactly goes before names that contain it. Raises WorkbookError when nothing matches.
+    """
     table, _, part = only.partition("/")
     of_table = [piece for piece in pieces if table in ("", piece.table)]
     found = [p for p in of_table if part == p.name] or [p for p in of_table if part in p.name]
@@ -43,23 +47,26 @@ def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:
 
 
 def expected(pieces: Sequence[Piece], table: str) -> dict[Id, str]:
-    """{(name, seed): key} of all rows of a table."""
+    """{(name, seed): key} of all rows that a table should have."""
     return {(piece.name, piece.seed): piece.key for piece in pieces if piece.table == table}
 
 
 def find_row(rows: Sequence[Row], piece: Piece) -> Row:
-    """The row of a piece among others; without a cell when it is not there."""
+    """The row among ``rows`` that belongs to the piece; an empty row when it is not there."""
     name, seed = piece.name, str(piece.seed)
     return next((row for row in rows if (row.get("name"), row.get("seed")) == (name, seed)), {})
 
 
 def make_row(piece: Piece) -> Row:
-    """Make a piece now, which takes minutes; its row."""
+    """Make a piece now, which takes minutes, and return its row."""
     return as_row({"name": piece.name, "seed": piece.seed, **piece.make()}, piece.key)
 
 
 def make(collection: Collection, pieces: Sequence[Piece], only: str = "", say: Say = print) -> None:
-    """Make the pieces that ``only`` picks, each once under its key, put them into the tables, and say a line each."""
+    """Make the pieces that ``only`` picks, write them into the tables, and print one line for each.
+
+    A piece that was made before under the same key is taken from the build folder instead of being made again.
+    """
     for piece in picked(pieces, only):
         keys = expected(pieces, piece.table)
         table, kept = log_file(piece.table, collection), collection.build / "evidence" / f"{piece.table}.csv"
@@ -75,10 +82,10 @@ def make(collection: Collection, pieces: Sequence[Piece], only: str = "", say: S
 
 
 def check(collection: Collection, pieces: Sequence[Piece], commit: str, say: Say = print) -> None:
-    """See that all committed rows are good, and make the quick one that ``commit`` chooses again; changes none of them.
+    """Check that all committed rows are valid, then make one quick piece again and compare; the tables stay unchanged.
 
-    Raises WorkbookError for a row that is not good, and when the one that was made again is further from the committed
-    one than its tolerance in any measured column.
+    ``commit`` decides which quick piece it is. Raises WorkbookError for a row that is not valid, and when a measured
+    column of the new row differs from the committed one by more than the piece's tolerance.
     """
     committed = {}
     for table in dict.fromkeys(piece.table for piece in pieces):
@@ -98,7 +105,8 @@ def check(collection: Collection, pieces: Sequence[Piece], commit: str, say: Say
         if not abs(a - b) <= piece.tolerance:  # a value that is missing is too far as well
             raise WorkbookError(
                 f"{piece}: {column} is {b:.5f} when made again and {a:.5f} in {shown(file)}, more than "
-                f"{piece.tolerance} apart; find what has changed, or make the table anew with `make evidence ONLY={piece.table}`."
+                f"{piece.tolerance} apart; find what has changed, "
+                f"or make the table anew with `make evidence ONLY={piece.table}`."
             )
 
 
@@ -113,7 +121,7 @@ def head() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; what ``exit_code`` says."""
+    """The command line; returns the exit code of ``exit_code``."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make", help="make the evidence anew, or go on with it (an hour or two)")

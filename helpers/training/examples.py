@@ -18,14 +18,15 @@ _SHOULD_BE = {str: "a text", list: "a list of texts", bool: "True or False"}
 
 
 def _schema_of(row: Any) -> str:
-    """The schema with the most keys in common, of equals the first."""
+    """The schema that has the most keys in common with the row; of equals the first."""
     return max(SCHEMAS, key=lambda name: len(set(SCHEMAS[name]) & set(row)) if isinstance(row, dict) else 0)
 
 
 def check_row(row: Any, kinds: Mapping[str, type], where: str) -> None:
-    """Raises WorkbookError unless the row has exactly these keys with texts, lists of texts and labels in order.
+    """Raises WorkbookError unless the row has exactly the keys of ``kinds``, each with a valid value of its kind.
 
-    Of two list keys the first is the positives: at least one, none of them among the second, none twice.
+    No text may be empty. Where there are two list keys, the first has the positives and the second the negatives: at
+    least one positive, no passage in both lists, and none twice in one. ``where`` is how the message begins.
     """
     if not isinstance(row, dict):
         raise WorkbookError(f"{where}: expected a dict with {', '.join(kinds)}, found {type(row).__name__}.")
@@ -63,8 +64,8 @@ def _check_lists(row: Row, positives: str, negatives: str, where: str) -> None:
 def validate(rows: Sequence[Row]) -> str:
     """The schema of the rows: "pairs", "examples", "judgments" or "citations".
 
-    Raises WorkbookError that names the first wrong row (counted from 1): keys missing or unknown, a wrong type, an empty
-    text, an example without a positive, a passage in both lists, a duplicate, one pair with two different labels.
+    Raises WorkbookError that names the first wrong row (counted from 1): keys missing or unknown, a wrong type, an
+    empty text, an example without a positive, a passage in both lists, a duplicate, one pair with two labels.
     """
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise WorkbookError(
@@ -88,7 +89,10 @@ def validate(rows: Sequence[Row]) -> str:
 
 
 def _judgments(rows: Sequence[Row], schema: str, uncited_is_negative: bool | None) -> Iterable[tuple[str, str, bool]]:
-    """(query, passage, is relevant) for each thing that the rows say."""
+    """Yield (query, passage, is relevant) for each judgment in the rows.
+
+    Raises WorkbookError for uncited passages when it is not said what they mean (see ``convert``).
+    """
     if schema == CITATIONS and uncited_is_negative is None and not all(row["is_cited"] for row in rows):
         uncited = sum(not row["is_cited"] for row in rows)
         raise WorkbookError(
@@ -108,12 +112,13 @@ def _judgments(rows: Sequence[Row], schema: str, uncited_is_negative: bool | Non
 
 
 def convert(rows: Sequence[Row], to: str, *, uncited_is_negative: bool | None = None) -> list[Row]:
-    """The rows in another schema, in their order; rows of one question come together when they become one example.
+    """The rows in another schema and in the same order; rows of one question are merged when they become one example.
 
     Raises WorkbookError where something would be lost (irrelevant passages → pairs; a query with irrelevant passages
-    alone → examples) or made up (anything → citations: that a passage is relevant does not say that an answer cited it).
-    Cited passages count as relevant. Uncited ones are no judgment: an answer seldom cites all that is right, so you choose:
-    ``uncited_is_negative=False`` leaves them out, True takes them as irrelevant and accepts some false negatives.
+    alone → examples) or made up (anything → citations: a relevant passage need not have been cited).
+
+    Cited passages count as relevant. Uncited ones are no judgment, since an answer seldom cites all that is right. So
+    you choose: ``uncited_is_negative=False`` leaves them out, True takes them as irrelevant, some of them falsely.
     """
     schema = validate(rows)
     if to not in SCHEMAS:
@@ -138,9 +143,9 @@ def convert(rows: Sequence[Row], to: str, *, uncited_is_negative: bool | None = 
 
 
 def group_by_query(said: Iterable[tuple[str, str, bool]]) -> list[Row]:
-    """One row of "examples" a query from (query, passage, is relevant); what is said twice stands there once.
+    """Group (query, passage, is relevant) into rows of the schema "examples", one a query; repetitions count once.
 
-    Raises WorkbookError for a query without a relevant passage, and for a passage that is called both.
+    Raises WorkbookError for a query without a relevant passage and for a passage judged both relevant and irrelevant.
     """
     found: dict[str, Row] = {}
     sides: dict[tuple[str, str], bool] = {}

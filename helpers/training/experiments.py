@@ -1,7 +1,8 @@
-"""The long experiments behind notebooks 06 and 07: what they compare, their results, and the encoder's trainings.
+"""The long experiments behind notebooks 06 and 07: what they compare, their results, and the trainings of the encoder.
 
-The results are committed evidence, ``data/results/<name>.csv`` (for another collection or encoder, in the build folder),
-a row a training, scored on dev and never on test. ``make evidence ONLY=learning-curve`` makes one anew, or goes on.
+The results are committed evidence, ``data/results/<name>.csv`` (for another collection or encoder, in the build
+folder). Each row is one training, scored on dev and never on test. ``make evidence ONLY=learning-curve`` makes or
+continues one table.
 """
 
 import json
@@ -35,10 +36,13 @@ WHOLE = tuple("ndcg@10 recall@10 recall@100 mrr@10 judged@10".split())  # measur
 
 
 class Trial(NamedTuple):
-    """One training of an experiment: what it is called, how many questions, which negatives, which recipe.
+    """One training of the encoder: its name, its number of questions, its negatives and its recipe.
 
-    ``whole``: scored over the whole collection too, as untrained systems are; else on the small dev collection alone,
-    which is enough to compare trainings with each other. ``mined``: how many nearest passages its negatives are among.
+    size : number of training questions; 0 is the untrained encoder, None takes all
+    negatives, per_query, margin : their kind, how many a triplet has, and their margin (see ``build_triplets``)
+    whole : whether it is scored over the whole collection too, as untrained systems are; otherwise only over the small
+        dev collection, which is enough to compare trainings with each other
+    mined : from how many nearest passages the negatives are taken
     """
 
     name: str
@@ -52,21 +56,25 @@ class Trial(NamedTuple):
 
     @property
     def model(self) -> str:
-        """The name its model is kept under: one for a training that two experiments share, or that is notebook 06's."""
+        """The name under which its model is kept; equal trainings of two experiments, or of notebook 06, share it."""
         if self.size is None and self.recipe == Recipe():
             return "encoder-tuned"
         return f"experiment-{fingerprint(repr(self._replace(name='', whole=False)))}"
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The columns that it is scored in, the most telling first."""
+        """The columns with its scores, the most telling one first."""
         return (WHOLE if self.whole else ()) + (("small dev", "start") if self.size != 0 else ())
 
 
 class Attempt(NamedTuple):
-    """One reranker: its kind and what it starts from, trained on so many questions (0: not at all), kept as ``model``.
+    """One attempt at a reranker, which reorders the best ``depth`` passages of the tuned encoder.
 
-    It orders the best ``depth`` passages of the tuned encoder. ``mined``: how many nearest its negatives are among.
+    kind, start : "late interaction" or "cross-encoder", and the encoder that it starts from
+    questions : number of training questions; 0 is the untrained reranker
+    negatives, per_query : their kind, and how many a question has
+    model : the name under which the trained model is kept
+    mined : from how many nearest passages the negatives are taken
     """
 
     name: str
@@ -82,7 +90,10 @@ class Attempt(NamedTuple):
 
 
 def learning_curve() -> Iterator[Trial]:
-    """More and more questions; the seeds draw the questions too, and of all of them there is nothing to draw."""
+    """Trials on more and more questions.
+
+    A seed also draws the questions. Where there is nothing to draw, for none and for all of them, one seed is enough.
+    """
     for seed in SEEDS:
         for size in SIZES if seed == 0 else (125, 250, 500, 1000):
             yield Trial("all" if size is None else str(size), size, recipe=Recipe(seed=seed), whole=True)
@@ -95,7 +106,7 @@ def negatives() -> Iterator[Trial]:
 
 
 def recipes() -> Iterator[Trial]:
-    """One change at a time to the default recipe."""
+    """Trials that change one thing at a time in the default recipe."""
     changes: dict[str, dict] = {
         "default": {},
         "learning rate 5e-5": {"learning_rate": 5e-5},
@@ -110,7 +121,7 @@ def recipes() -> Iterator[Trial]:
 
 
 def rerankers() -> Iterator[Attempt]:
-    """What was tried as a second stage, the cheapest first."""
+    """The attempts at a second stage, the cheapest first."""
     recipe = RERANKER.recipe
     cross = replace(recipe, batch_size=8)
     yield Attempt("late interaction, untrained, base tokens", start="encoder", questions=0)
@@ -128,14 +139,17 @@ EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, 
 
 
 def shared_key(collection: Collection) -> str:
-    """A fingerprint of what every row depends on: the encoder's weights and all texts. It takes no encoding."""
+    """A fingerprint of what every row depends on: the encoder's weights and all texts. Nothing is encoded for it."""
     data = open_training_set(collection)
     texts = [collection.corpus, data.queries, data.positives, data.dev, data.dev_qrels]
     return fingerprint(model_key(load_encoder()), *texts, DEV_PASSAGES, UNLIKE)
 
 
 def keys(name: str, shared: str) -> dict[Id, str]:
-    """{(name, seed): key} of an experiment's rows; rerankers depend on the default recipe too, by the tuned encoder."""
+    """{(name, seed): key} of an experiment's rows.
+
+    A reranker's key contains the default recipe too, because the reranker works on the encoder that was tuned by it.
+    """
     found = {}
     for trial in EXPERIMENTS[name]():
         first_stage = [repr(Recipe())] if isinstance(trial, Attempt) else []
@@ -144,19 +158,19 @@ def keys(name: str, shared: str) -> dict[Id, str]:
 
 
 def log_file(name: str, collection: Collection) -> Path:
-    """Where a table is: committed for the default collection and the packaged encoder, else in the build folder."""
+    """The file of a table: committed for the default collection and the packaged encoder, else in the build folder."""
     default = collection.name == "pydocs" and os.environ.get("ENCODER_MODEL", "") in ("", PACKAGED)
     return (RESULTS if default else collection.build / "results") / f"{name}.csv"
 
 
 def command(name: str, collection: Collection) -> str:
-    """What makes an experiment's table on this collection."""
+    """The command that makes an experiment's table for this collection."""
     own = f"COLLECTION={shlex.quote(os.environ.get('COLLECTION') or '…')} " if collection.name != "pydocs" else ""
     return f"make evidence {own}ONLY={name}"
 
 
 def table(name: str, collection: Collection) -> pd.DataFrame:
-    """An experiment's table on this collection, empty when it was not run; raises WorkbookError as ``read_table``."""
+    """An experiment's table for this collection, empty if it was not run. Raises WorkbookError as ``read_table``."""
     if name not in EXPERIMENTS:
         raise WorkbookError(f"There is no experiment {name!r}: name one of {', '.join(EXPERIMENTS)}.")
     file = log_file(name, collection)
@@ -166,7 +180,7 @@ def table(name: str, collection: Collection) -> pd.DataFrame:
 
 
 def results(name: str, collection: Collection) -> pd.DataFrame:
-    """The table for a notebook: empty, after a sentence in print, where it was not made or may not be shown."""
+    """The table for a notebook; where it was not made or may not be shown, prints why and returns an empty one."""
     try:
         found = table(name, collection)
     except WorkbookError as error:
@@ -191,7 +205,7 @@ class Bench:
         self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
 
     def triplets(self, trial: Trial) -> list[Triplet]:
-        """The rows of a trial; the recipe's seed draws its questions."""
+        """The training rows of a trial; the recipe's seed draws its questions."""
         queries, positives = sample_queries(self.set, trial.size, trial.recipe.seed)
         return build_triplets(
             self.collection.corpus,
@@ -208,7 +222,7 @@ class Bench:
         )
 
     def run(self, trial: Trial) -> dict:
-        """Train and score one trial on dev; the columns of its row."""
+        """Train one trial and score it on dev; returns {column: value} of its row."""
         record, found = {}, self.base.retrieve(self.set.dev)
         if trial.size != 0:
             rows = self.triplets(trial)
@@ -230,7 +244,10 @@ class Bench:
 
 
 def keep_unlike(collection: Collection, queries, positives):
-    """The judge of notebook 05: a negative is kept when late interaction scores it below ``UNLIKE`` × the positive."""
+    """A ``keep`` function for ``build_triplets``, as in notebook 05.
+
+    It keeps a passage as a negative when its late-interaction score is below ``UNLIKE`` times the best positive's.
+    """
     late = LateInteraction(load_late_interaction(), collection.build / "lancedb")
     answer = {queries[q]: collection.corpus[max(docs, key=docs.get)] for q, docs in positives.items()}
 
@@ -242,7 +259,7 @@ def keep_unlike(collection: Collection, queries, positives):
 
 
 def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
-    """Whether a model of this name was trained by this recipe before, so that it is only loaded."""
+    """Whether a model of this name was already trained by this recipe, so that it only needs to be loaded."""
     try:
         record = json.loads((collection.build / "models" / model / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -251,7 +268,7 @@ def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
 
 
 def pieces(collection: Collection, shared: str, bench: Callable[[], Bench]) -> list[Piece]:
-    """The rows of the encoder's trainings; ``bench`` is called when one of them is made, not before."""
+    """The pieces of evidence of the encoder's trainings; ``bench`` is called only when one of them is made."""
     ready = is_trained(collection, "encoder-tuned", Recipe())
     found = []
     for table, trials in TRAININGS.items():

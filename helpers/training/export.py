@@ -66,8 +66,9 @@ def to_dataset(triplets: Sequence[Triplet], corpus: Mapping[str, str], form: str
     "labelled lists"  query, docs, labels: a row a query            LambdaLoss, ListNet
     ================  ============================================  ========================================
 
-    n is the largest number of negatives of any triplet. A triplet without negatives is left out of "triplets", one with
-    fewer than n out of "tuples", a query without negatives out of "labelled lists": compare the numbers of rows.
+    n is the largest number of negatives of any triplet. Some rows are left out, so compare the numbers of rows: from
+    "triplets" a triplet without negatives, from "tuples" one with fewer than n, from "labelled lists" a query without
+    negatives. Raises WorkbookError for an unknown form, and when no row is left.
     """
     if form not in FORMS:
         raise WorkbookError(f"There is no form {form!r}: name one of {', '.join(FORMS)}.")
@@ -115,12 +116,21 @@ def _make_folder(path: Path) -> None:
 
 
 def write_parquet(triplets: Sequence[Triplet], corpus: Mapping[str, str], path: Path) -> None:
-    """One row a triplet: query_id, query, positive_id, positive, negative_ids and negatives (lists); whole or not at all."""
+    """Write the triplets into a parquet file, one row a triplet; it is written completely or not at all.
+
+    Columns: query_id, query, positive_id, positive, and the lists negative_ids and negatives.
+    """
     rows = [
-        {"query_id": t.query_id, "query": t.query, "positive_id": t.positive_id, "positive": _text(corpus, t.positive_id),
-         "negative_ids": t.negative_ids, "negatives": [_text(corpus, d) for d in t.negative_ids]}
+        {
+            "query_id": t.query_id,
+            "query": t.query,
+            "positive_id": t.positive_id,
+            "positive": _text(corpus, t.positive_id),
+            "negative_ids": t.negative_ids,
+            "negatives": [_text(corpus, d) for d in t.negative_ids],
+        }
         for t in triplets
-    ]  # fmt: skip
+    ]
     _make_folder(path)
     part = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.part")
     try:
@@ -160,11 +170,11 @@ def read_parquet(path: Path) -> tuple[list[Triplet], dict[str, str]]:
 
 
 def write_cohere(triplets: Sequence[Triplet], corpus: Mapping[str, str], path: Path) -> list[str]:
-    """Cohere's reranker fine-tuning file: JSON lines, {"query", "relevant_passages": […], "hard_negatives": […]}.
+    """Write Cohere's reranker fine-tuning file: JSON lines {"query", "relevant_passages": […], "hard_negatives": […]}.
 
-    Cohere retired fine-tuning on 15 September 2025: the file is for an archive, or for a trainer that reads this format.
-    Triplets of one query become one line. Returns notices (advice that is not followed); raises WorkbookError when a rule
-    is broken: at least 256 unique queries, no passage in both lists.
+    Cohere retired fine-tuning on 15 September 2025: the file is for an archive, or for a trainer that reads this
+    format. Triplets of one query become one line. Returns notices about advice that is not followed. Raises
+    WorkbookError when a rule of the format is broken: at least 256 unique queries, no passage in both lists.
     """
     rows = to_examples(triplets, corpus)
     if len(rows) < COHERE_QUERIES:
@@ -182,7 +192,10 @@ def write_cohere(triplets: Sequence[Triplet], corpus: Mapping[str, str], path: P
 
 
 def read_cohere(path: Path) -> list[Row]:
-    """Such a file in the schema "examples". Its rules are checked line by line; of queries one is enough to read it."""
+    """Read a file of ``write_cohere`` as rows of the schema "examples"; unlike for writing, one query is enough.
+
+    Raises WorkbookError that names the first line that breaks a rule of the format.
+    """
     lines: dict[str, int] = {}
     rows = []
     for number, row in read_jsonl(Path(path)):

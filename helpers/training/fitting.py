@@ -1,4 +1,7 @@
-"""One training: checkpoints chosen on dev, early stopping, a record of the run; what was cut off goes on, what was done is loaded."""
+"""One resumable training: checkpoints chosen on dev, early stopping, and a record of the run.
+
+A training that was interrupted continues at its last checkpoint; one that was finished before is only loaded.
+"""
 
 import json
 import os
@@ -38,8 +41,10 @@ tags: [sentence-transformers]
 ---
 # {name}
 
-Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). The checkpoint was chosen by {metric} on items that
-were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). It is meant for this collection; it was not tested on others.
+Tuned from `{base}` on {rows:,} rows of the collection `{collection}` ({kind}). \
+The checkpoint was chosen by {metric} on items that
+were not trained on: {start:.3f} before, {best:.3f} after (step {step} of {steps}). \
+It is meant for this collection; it was not tested on others.
 
     from sentence_transformers import {kind}
     model = {kind}("{name}")
@@ -54,7 +59,11 @@ def said(metric: str) -> str:
 
 
 def model_card(record: dict, kind: str, base: str) -> str:
-    """The text of README.md beside the weights; ``record`` is run.json's, ``base`` the name or folder of what was tuned."""
+    """The text of README.md beside the weights.
+
+    ``record`` is what run.json holds, ``kind`` the name of the model's class, and ``base`` the name or folder of the
+    model that was tuned.
+    """
     dev = record["dev"]
     steps = dev["curve"][-1]["step"] if dev["curve"] else 0
     more = {"kind": kind, "base": base.split("/")[-1], "start": dev["start"], "best": dev["best"], "steps": steps}
@@ -79,7 +88,7 @@ class Trained:
 
 
 class _Bar(TrainerCallback):
-    """Steps, the remaining time, and the last answer of dev."""
+    """A progress bar with the steps, the remaining time, and the latest score on dev."""
 
     def __init__(self, name: str, metric: str):
         self.name, self.metric = name, metric
@@ -100,21 +109,32 @@ class _Bar(TrainerCallback):
 def training_key(
     model: Model, dataset: Dataset, recipe: Recipe, evaluator: BaseEvaluator, loss: str = "ranking"
 ) -> str:
-    """Changes whenever another training is asked for; the ``key`` of a training's record."""
+    """A fingerprint of everything that a training's result depends on; it is the ``key`` in run.json.
+
+    Trainings with the same key are the same, so that the second one only loads what the first one made.
+    """
     other = [] if loss == "ranking" else [loss]
     return fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
 
 
 def fit(
-    collection: Collection, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, loss: str = "ranking"
-) -> Trained:  # fmt: skip
-    """Train a copy of nothing: ``model`` itself is tuned on the rows and kept as ``build/<collection>/models/<name>``.
+    collection: Collection,
+    name: str,
+    model: Model,
+    dataset: Dataset,
+    evaluator: BaseEvaluator,
+    recipe: Recipe,
+    loss: str = "ranking",
+) -> Trained:
+    """Tune ``model`` on the rows, in place, and keep it under ``build/<collection>/models/<name>``.
 
-    ``evaluator`` answers {its ``primary_metric``: a number on dev, higher is better}; the best of the start and all checkpoints is kept, so a training
-    that does not help gives the base model back (``record["step"]`` is 0 then). ``loss``: see ``losses.loss_for``.
+    ``evaluator`` gives {its ``primary_metric``: score on dev, higher is better}. The best of the start and all
+    checkpoints is kept, so a training that does not help gives the base model back; ``record["step"]`` is then 0. For
+    ``loss`` see ``losses.loss_for``.
 
-    The same model, rows, recipe and dev set load what is there. A training that was cut off resumes at its last checkpoint.
-    Raises WorkbookError when the loss is not a number or the disk is full; nothing half-written is left in the folder then.
+    If the same model was trained before on the same rows by the same recipe and dev set, the result is loaded. A
+    training that was interrupted continues at its last checkpoint. Raises WorkbookError when the loss is not a number
+    or the disk is full; nothing half-written is left in the folder then.
     """
     check_loss(loss)
     key = training_key(model, dataset, recipe, evaluator, loss)
@@ -136,19 +156,31 @@ def fit(
             model.load_state_dict(base)
         weight, best = _average(model, base, evaluator, recipe, best) if step else (0.0, best)
         record = {
-            "key": key, "name": name, "collection": collection.name, "data": fingerprint(dataset.to_dict()), "rows": len(dataset),
-            "columns": dataset.column_names, "recipe": asdict(recipe), "loss": loss, "metric": said(evaluator.primary_metric), "dev": {"start": begun["start"], "best": best, "curve": curve},
-            "step": step, "weight": weight, "seconds": round(seconds, 1), "peak_mib": _peak_mib(), "device": str(model.device),
+            "key": key,
+            "name": name,
+            "collection": collection.name,
+            "data": fingerprint(dataset.to_dict()),
+            "rows": len(dataset),
+            "columns": dataset.column_names,
+            "recipe": asdict(recipe),
+            "loss": loss,
+            "metric": said(evaluator.primary_metric),
+            "dev": {"start": begun["start"], "best": best, "curve": curve},
+            "step": step,
+            "weight": weight,
+            "seconds": round(seconds, 1),
+            "peak_mib": _peak_mib(),
+            "device": str(model.device),
             "versions": {p: version(p) for p in ("torch", "transformers", "sentence-transformers", "datasets")},
             "python": platform.python_version(),
-        }  # fmt: skip
+        }
         _keep(work, folder, model, record)
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's word for a failed write
             raise
         raise WorkbookError(
-            f"Cannot store the training of {name} under {work.parent} ({str(error)[:120]}): free some space and run again; it "
-            "goes on at the last checkpoint that is whole."
+            f"Cannot store the training of {name} under {work.parent} ({str(error)[:120]}): "
+            "free some space and run again; it goes on at the last checkpoint that is whole."
         ) from error
     return Trained(model, folder, record)
 
@@ -161,37 +193,75 @@ def _read(path: Path) -> dict:
 
 
 def _check_space(work: Path, model: Model) -> None:
-    """Three checkpoints with the optimizer's two numbers a weight, and the model itself."""
+    """Raises WorkbookError when the disk has no room for the model and three checkpoints.
+
+    A checkpoint holds the weights and the optimizer's two numbers for each of them.
+    """
     needed = sum(p.numel() for p in model.parameters()) * 4 * (3 * 3 + 1)
     free = shutil.disk_usage(work).free
     if free < needed:
         raise WorkbookError(
-            f"The checkpoints need about {needed / 2**20:,.0f} MiB and {work.parent} has {free / 2**20:,.0f} MiB free: free "
-            "some space or set WORKBOOK_BUILD to a folder on another disk."
+            f"The checkpoints need about {needed / 2**20:,.0f} MiB and {work.parent} has {free / 2**20:,.0f} MiB free: "
+            "free some space or set WORKBOOK_BUILD to a folder on another disk."
         )
 
 
 def _train(
-    work: Path, name: str, model: Model, dataset: Dataset, evaluator: BaseEvaluator, recipe: Recipe, start: float, loss: str
-) -> tuple[list[dict], float, float, int]:  # fmt: skip
-    """(dev curve, seconds, best dev value, its step): the model holds the best checkpoint's weights, unless step is 0."""
+    work: Path,
+    name: str,
+    model: Model,
+    dataset: Dataset,
+    evaluator: BaseEvaluator,
+    recipe: Recipe,
+    start: float,
+    loss: str,
+) -> tuple[list[dict], float, float, int]:
+    """Run the training; returns (dev curve, seconds, best dev score, step of the best checkpoint).
+
+    ``model`` then holds the weights of the best checkpoint. A step of 0 says that none is better than ``start``;
+    restoring the base model's weights is then left to the caller.
+    """
     trainer_class = next(t for family, t in TRAINERS.items() if isinstance(model, family))
     metric = evaluator.primary_metric
-    model.model_card_data.set_widget_examples = lambda dataset: None  # our card shows none, and the search has a bar
+    # Our model card shows no examples, and the library's search for some would print a progress bar.
+    model.model_card_data.set_widget_examples = lambda dataset: None
     steps = max(recipe.fewest_steps, round(recipe.epochs * len(dataset) / recipe.batch_size))
     every = max(1, steps // recipe.evaluations)
     arguments = trainer_class.training_args_class(
-        output_dir=str(work), max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup, lr_scheduler_type="cosine", weight_decay=recipe.weight_decay, seed=recipe.seed, data_seed=recipe.seed,
-        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=1, load_best_model_at_end=True,
-        metric_for_best_model=metric, greater_is_better=True, logging_strategy="no", report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=False, restore_callback_states_from_checkpoint=True, bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}), **_prompts(model, dataset.column_names),
-    )  # fmt: skip
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup,
+        lr_scheduler_type="cosine",
+        weight_decay=recipe.weight_decay,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}),
+        **_prompts(model, dataset.column_names),
+    )
     trainer = trainer_class(
-        model=model, args=arguments, train_dataset=dataset, loss=loss_for(model, recipe.scale, recipe.dimensions, loss), evaluator=evaluator,
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        loss=loss_for(model, recipe.scale, recipe.dimensions, loss),
+        evaluator=evaluator,
         callbacks=[_Bar(name, metric), EarlyStoppingCallback(recipe.patience)],
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     spent, began = _read(work / "spent.json").get("seconds", 0.0), time.perf_counter()
     trainer.add_callback(_Clock(lambda: write_text(work / "spent.json", json.dumps({"seconds": clock()}))))
@@ -211,7 +281,11 @@ def _train(
 
 
 def _prompts(model: Model, columns: list[str]) -> dict[str, dict[str, str]]:
-    """The trainer's setting by which each column is read with the model's own prompt: the first as a query, the rest as passages."""
+    """The trainer's argument ``prompts``, by which each column is read with the model's own prompt.
+
+    The first column is read as queries, the others as passages. Nothing is set for a model without prompts, a
+    cross-encoder or late interaction.
+    """
     known = {} if isinstance(model, CrossEncoder | MultiVectorEncoder) else dict(model.prompts or {})
     passage = known.get("document") or known.get("passage")
     chosen = {column: passage if i else known.get("query") for i, column in enumerate(columns) if column != "label"}
@@ -219,7 +293,10 @@ def _prompts(model: Model, columns: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _last_whole_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that was written to its end; its state is written last. Broken ones are removed."""
+    """The newest checkpoint that was written completely, or None; broken ones that are newer are removed.
+
+    The trainer's state is the last file of a checkpoint to be written.
+    """
     for folder in sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         if _read(folder / "trainer_state.json"):
             return str(folder)
@@ -228,7 +305,7 @@ def _last_whole_checkpoint(work: Path) -> str | None:
 
 
 class _Clock(TrainerCallback):
-    """Calls back whenever a checkpoint was written."""
+    """Runs ``call`` whenever a checkpoint was written."""
 
     def __init__(self, call: Callable[[], None]):
         self.call = call
@@ -240,7 +317,11 @@ class _Clock(TrainerCallback):
 def _average(
     model: Model, base: dict[str, torch.Tensor], evaluator: BaseEvaluator, recipe: Recipe, best: float
 ) -> tuple[float, float]:
-    """(share of the tuned weights, dev value): the average with the base model that dev likes best; the model holds it then."""
+    """Average the tuned weights with the base model's by the share of ``recipe.weights`` that scores best on dev.
+
+    Returns (share of the tuned weights, dev score) and leaves the averaged weights in ``model``. Where no average beats
+    ``best``, the share is 1.
+    """
     tuned = {k: v.detach().clone() for k, v in model.state_dict().items()}
     chosen = 1.0
     for share in (w for w in recipe.weights if w != 1.0):
@@ -253,7 +334,10 @@ def _average(
 
 
 def _peak_mib() -> int:
-    """The most memory that this process has held so far, in MiB; on a GPU, the most of the GPU's."""
+    """The most memory that this process has held so far, in MiB: the GPU's where there is one, else RAM.
+
+    It is 0 on a system that does not tell.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // 2**20
     if os.name != "posix":
@@ -265,7 +349,7 @@ def _peak_mib() -> int:
 
 
 def _keep(work: Path, folder: Path, model: Model, record: dict) -> None:
-    """Write model, record and card beside the checkpoints, then put them in the folder's place in one step."""
+    """Write the model, its record and its card beside the checkpoints, then move them to ``folder`` in one step."""
     ready = work / "ready"
     with quiet_files():
         model.save_pretrained(str(ready), create_model_card=False)

@@ -1,4 +1,4 @@
-"""What tuning may have cost: relatedness of passages by their own links, and questions of everyday life."""
+"""Tests of what a model may have lost by tuning: related passages, by their own links, and everyday questions."""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ _COLON = re.compile(r"\s*:(?=\s|$)")  # between the names of a line and what the
 
 
 def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """{doc: {doc that its page names under "See Also": 1}} for reference pages in numpydoc's form; {} where there are none.
+    """Related passages, {doc: {linked doc: 1}}, by the "See Also" sections of reference pages; {} where there are none.
 
-    A short name is looked up beside the page (``numpy.cumsum`` for ``cumsum`` on ``numpy.sum``), then further up.
+    The pages are in numpydoc's form. A short name is looked up beside the page (``numpy.cumsum`` for ``cumsum`` on
+    ``numpy.sum``), then further up.
     """
     found: dict[str, dict[str, int]] = {}
     for doc, page in pages.items():
@@ -43,7 +44,10 @@ def _resolved(name: str, page: str, corpus: Mapping[str, str]) -> str | None:
 
 
 def relatedness(embedder: Embedder, corpus: Mapping[str, str], links: Mapping[str, Mapping[str, int]]) -> np.ndarray:
-    """nDCG@10 of each linked passage, in the order of ``links``: are those that its page names its nearest neighbours?"""
+    """nDCG@10 of the nearest neighbours of each passage in ``links``, in their order.
+
+    The passages that its page links to are the right ones; the passage itself does not count.
+    """
     ids = sorted(corpus)
     vectors = embedder.embed([corpus[d] for d in ids], "document")
     place = {d: i for i, d in enumerate(ids)}
@@ -53,7 +57,10 @@ def relatedness(embedder: Embedder, corpus: Mapping[str, str], links: Mapping[st
 
 
 def everyday() -> tuple[Texts, Texts, dict[str, dict[str, int]]]:
-    """(corpus, queries, qrels) of ordinary questions, each with one right passage; written for the course by a language model."""
+    """(corpus, queries, qrels) of ordinary questions with one right passage each.
+
+    They were written for the course by a language model. Raises WorkbookError when their file is missing.
+    """
     path = DATA / "everyday" / "pairs.jsonl"
     if not path.is_file():
         raise WorkbookError(f"{path} is missing: fetch the workbook anew.")

@@ -29,14 +29,14 @@ def finite(loss: Tensor) -> Tensor:
     """The loss; raises WorkbookError when it is not a number, before the optimizer spoils the weights with it."""
     if not torch.isfinite(loss):
         raise WorkbookError(
-            "The loss is no longer a number, so the training has diverged: lower the learning rate, and check the texts for "
-            "anything unusual."
+            "The loss is no longer a number, so the training has diverged: lower the learning rate, "
+            "and check the texts for anything unusual."
         )
     return loss
 
 
 class AnchoredLoss(TripletLoss):
-    """The library's TripletLoss in cosine distance; stops when it is no number."""
+    """The library's TripletLoss in cosine distance; raises WorkbookError when it is not a number."""
 
     def __init__(self, model: SentenceTransformer):
         super().__init__(model, TripletDistanceMetric.COSINE, MARGIN)
@@ -46,7 +46,7 @@ class AnchoredLoss(TripletLoss):
 
 
 class LabelLoss(BatchSemiHardTripletLoss):
-    """The library's BatchSemiHardTripletLoss in cosine distance; stops when it is no number."""
+    """The library's BatchSemiHardTripletLoss in cosine distance; raises WorkbookError when it is not a number."""
 
     def __init__(self, model: SentenceTransformer):
         super().__init__(model, BatchHardTripletLossDistanceFunction.cosine_distance, MARGIN)
@@ -56,11 +56,12 @@ class LabelLoss(BatchSemiHardTripletLoss):
 
 
 class PairwiseLoss(nn.Module):
-    """Of all items of the batch, those related to an item shall be nearer to it than those that are not, pair by pair.
+    """A loss for related items: in a batch, an item shall be nearer to those related to it than to those that are not.
 
-    The labels have the shape (rows, 1 + items): a row's own number, then 1 for each item of the collection that it is related to,
-    else 0. The loss is the mean of log(1 + exp(scale · (cosine to an unrelated one − cosine to a related one))).
-    Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005.
+    ``labels`` has the shape (rows, 1 + items): first the number of the row's own item, then for each item of the
+    collection 1 if it is related to the row's, else 0. The loss is the mean of log(1 + exp(scale · (cosine to an
+    unrelated item − cosine to a related item))) over all such pairs of the batch. Source: Burges et al., Learning to
+    Rank using Gradient Descent, ICML 2005.
     """
 
     def __init__(self, model: SentenceTransformer, scale: float = 20.0):
@@ -78,7 +79,7 @@ class PairwiseLoss(nn.Module):
 
 
 def _rows(columns: Sequence[Features]) -> Features:
-    """All columns as one batch, rows in the order of the columns, padded to the widest."""
+    """The columns as one batch: all rows of the first, then of the second and so on, padded to the widest."""
     width = max(column["attention_mask"].shape[1] for column in columns)
     merged: Features = {}
     for key, first in columns[0].items():
@@ -91,12 +92,12 @@ def _rows(columns: Sequence[Features]) -> Features:
 
 
 def _settings(column: Features) -> dict[str, Any]:
-    """The keys, with the values of those that are no tensors, such as the length of a prompt."""
+    """The keys of a column with their values, such as the length of a prompt; None stands for any tensor."""
     return {key: None if isinstance(value, Tensor) else value for key, value in column.items()}
 
 
 def _can_be_cut(columns: Sequence[Features]) -> bool:
-    """Whether the columns are padded token ids, on the right, and nothing else that has to be kept together."""
+    """Whether the columns are token ids padded on the right, with equal settings, so that rows can be regrouped."""
     masks = [column.get("attention_mask") for column in columns]
     same = all(_settings(column) == _settings(columns[0]) for column in columns)
     return same and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
@@ -105,11 +106,11 @@ def _can_be_cut(columns: Sequence[Features]) -> bool:
 def forward_by_length(
     columns: Sequence[Features], call: Callable[[Features], Features], output: str, chunk_tokens: int = BATCH_TOKENS
 ) -> list[Tensor]:
-    """One output tensor a row, rows in the order of the columns, computed in chunks of like length with hardly any padding.
+    """Run ``call`` on all rows in chunks of similar length, with hardly any padding; returns one output tensor a row.
 
-    ``columns`` are padded batches (``input_ids``, ``attention_mask`` of shape (rows, tokens)); ``output`` is the key of
-    what is wanted: "sentence_embedding" of shape (width,), or "token_embeddings" of shape (tokens of the row, width).
-    The result is that of one padded forward pass: rows do not see each other.
+    ``columns`` are padded batches (``input_ids``, ``attention_mask`` of shape (rows, tokens)), and the outputs are in
+    their order. ``output`` is the key of what is wanted: "sentence_embedding" of shape (width,), or "token_embeddings"
+    of shape (tokens of the row, width). The result is that of one padded forward pass: rows do not see each other.
     """
     merged = _rows(columns)
     lengths = merged["attention_mask"].sum(dim=1).tolist()
@@ -130,11 +131,11 @@ def _by_column(rows: list[Tensor], columns: Sequence[Features]) -> list[list[Ten
 
 
 class RankingLoss(MultipleNegativesRankingLoss):
-    """MultipleNegativesRankingLoss in chunks of like length, at one width or, with ``dimensions``, at several at once.
+    """MultipleNegativesRankingLoss in chunks of similar length, at one width or, with ``dimensions``, at several.
 
-    Loss and gradients at full width are the library's own. ``dimensions`` trains the first d numbers of each vector to rank
-    as well, for each d below the full width, with equal weight. Sources: Henderson et al., 2017 (in-batch negatives); Kusupati et al.,
-    Matryoshka Representation Learning, NeurIPS 2022.
+    Loss and gradients at full width are the library's own. ``dimensions`` are shorter widths: the first d numbers of
+    each vector are trained to rank as well, with equal weight. Sources: Henderson et al., 2017 (in-batch negatives);
+    Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022.
     """
 
     def __init__(self, model: SentenceTransformer, scale: float = 20.0, dimensions: Sequence[int] = ()):
@@ -155,7 +156,7 @@ class RankingLoss(MultipleNegativesRankingLoss):
 
 
 class TokenRankingLoss(MultiVectorMultipleNegativesRankingLoss):
-    """The same for late interaction: MaxSim averaged over the query's tokens, in-batch and mined negatives."""
+    """RankingLoss for late interaction: MaxSim averaged over the query's tokens, in-batch and mined negatives."""
 
     def __init__(self, model: MultiVectorEncoder, scale: float = 20.0):
         super().__init__(model, scale=scale, similarity_fct=mean_colbert_scores)
@@ -187,10 +188,10 @@ def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class ListLoss(ListNetLoss):
-    """ListNetLoss for a cross-encoder: the passages of one query compete in a softmax; pairs in chunks of like length.
+    """ListNetLoss for a cross-encoder, in chunks of similar length: the passages of a query compete in a softmax.
 
-    Source: Cao et al., Learning to Rank: From Pairwise Approach to Listwise Approach, ICML 2007. With one relevant passage
-    in a list this is the cross-entropy of picking it.
+    With one relevant passage in a list it is the cross-entropy of picking that one. Source: Cao et al., Learning to
+    Rank: From Pairwise Approach to Listwise Approach, ICML 2007.
     """
 
     def forward(self, inputs, labels, prompt: str | None = None, task: str | None = None) -> Tensor:
@@ -201,7 +202,9 @@ class ListLoss(ListNetLoss):
         for chunk in batches_by_length(lengths, 2 * BATCH_TOKENS):
             tokens = self.model.preprocess([pairs[i] for i in chunk], prompt=prompt, task=task)
             for i, score in zip(
-                chunk, self.model(batch_to_device(tokens, self.model.device))["scores"].view(-1), strict=True
+                chunk,
+                self.model(batch_to_device(tokens, self.model.device))["scores"].view(-1),
+                strict=True,
             ):
                 scores[i] = score
         sizes = [len(docs) for docs in lists]
@@ -213,7 +216,8 @@ class ListLoss(ListNetLoss):
         return finite(torch.stack(losses).mean())
 
 
-# How a batch is put together for each loss of a bi-encoder: a text twice would be its own negative; a label needs company.
+# How a batch is put together for each loss of a bi-encoder. For "ranking", a text that occurs twice would be its own
+# negative; for "labels", a batch needs several texts of the same label.
 SAMPLERS = {
     "ranking": "no_duplicates",
     "triplet": "batch_sampler",
@@ -234,10 +238,13 @@ def loss_for(
     dimensions: Sequence[int],
     kind: str = "ranking",
 ):
-    """The loss for a model of this family: the course's ranking loss or, for a bi-encoder, one of the library's.
+    """The loss for a model of this family: the course's ranking loss or, for a bi-encoder, also one of the library's.
 
-    ``kind``: "ranking"; "triplet", rows of anchor, positive and negative alone, without in-batch negatives; "labels", rows of a text
-    and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015); "relation", see ``PairwiseLoss``.
+    kind : "ranking", in-batch and mined negatives;
+        "triplet", rows of anchor, positive and negative, without in-batch negatives;
+        "labels", rows of a text and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015);
+        "relation", see ``PairwiseLoss``
+
     Raises WorkbookError for another kind.
     """
     check_loss(kind)

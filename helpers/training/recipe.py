@@ -1,4 +1,4 @@
-"""How a training is done, and what that means for the model."""
+"""How a training is done, and how a model is prepared for it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,14 +12,16 @@ Model = SentenceTransformer | MultiVectorEncoder | CrossEncoder
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a training is done; the defaults fit minutes on two cores (notebook 06, appendix). Changing any field is a new training.
+    """How a training is done; a recipe with another value in any field is another training.
 
-    epochs, fewest_steps : passes over the rows; of few rows as many as make this many steps
+    epochs, fewest_steps : passes over the rows; with few rows there are as many as it takes to make this many steps
     scale : 1 / temperature of the softmax over the passages of a batch
     dimensions : shorter widths at which the vectors shall rank as well (Matryoshka); empty for the full width alone
-    frozen_layers, frozen_embeddings : what keeps the base model's weights, counted from the input
-    weights : shares of the tuned weights in an average with the base model's that dev chooses from
-    evaluations : how often dev is asked; patience : after how many answers without gain the training stops
+    frozen_layers, frozen_embeddings : what keeps the base model's weights; layers are counted from the input
+    weights : shares of the tuned weights in an average with the base model's, from which dev chooses
+    evaluations, patience : how often dev is scored, and after how many scores without a gain the training stops
+
+    With the defaults, a training takes minutes on two cores (notebook 06, appendix).
     """
 
     epochs: float = 1.2
@@ -42,7 +44,10 @@ class Recipe:
 
 @contextlib.contextmanager
 def prepared(model: Model, recipe: Recipe) -> Iterator[None]:
-    """For the time of a training: frozen what the recipe freezes, its dropout, its input length."""
+    """A context that sets the model up for a training and restores it afterwards.
+
+    Inside, the parts that the recipe freezes are frozen, and its dropout and input length are set.
+    """
     dropouts = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     length, network = model.max_seq_length, model[0].model
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

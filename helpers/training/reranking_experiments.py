@@ -18,7 +18,7 @@ MEASURED = ("alone", "mixed", "first stage")
 
 
 class RerankingBench:
-    """What all attempts share: the tuned first stage and the questions."""
+    """What all attempts share: the collection, the questions, the encoders and the tuned first stage."""
 
     def __init__(self, bench: Bench):
         self.collection, self.set, self.tables = bench.collection, bench.set, bench.tables
@@ -27,7 +27,10 @@ class RerankingBench:
         self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.tables).index(self.collection.corpus)
 
     def triplets(self, attempt: Attempt) -> list[Triplet]:
-        """The rows of an attempt; negatives come from the tuned first stage, whose mistakes a reranker has to mend."""
+        """The training rows of an attempt.
+
+        Negatives come from the tuned first stage, because its mistakes are what a reranker has to correct.
+        """
         queries, positives = sample_queries(self.set, attempt.questions, seed=attempt.recipe.seed)
         return build_triplets(
             self.collection.corpus,
@@ -40,7 +43,10 @@ class RerankingBench:
         )
 
     def trained(self, attempt: Attempt, near: Run) -> tuple:
-        """(the attempt's model, the seconds its training took); dev chooses its checkpoint by the best of ``near``."""
+        """(the attempt's model, seconds of its training); without questions it stays untrained, in 0 seconds.
+
+        The checkpoint is the one that orders the passages of ``near`` best, for the dev queries.
+        """
         encoder, cross = self.encoders[attempt.start], attempt.kind == "cross-encoder"
         model = (pair_encoder if cross else token_encoder)(encoder)
         if not attempt.questions:
@@ -51,7 +57,7 @@ class RerankingBench:
         return done.model, done.record["seconds"]
 
     def run(self, attempt: Attempt) -> dict:
-        """Train and score one attempt on dev: its own order of the best, and the best mixture of both stages."""
+        """Train an attempt and score it on dev, alone and mixed with the first stage; returns {column: value}."""
         near = self.first.retrieve(self.set.dev, attempt.depth)
         model, seconds = self.trained(attempt, near)
         scores = reranker_of(model).rerank(self.set.dev, near, self.collection.corpus, attempt.depth)
@@ -70,9 +76,9 @@ class RerankingBench:
 
 
 def pieces(collection: Collection, shared: str, bench: Callable[[], RerankingBench]) -> list[Piece]:
-    """The rows of the rerankers' table; ``bench`` is called when one of them is made, not before.
+    """The pieces of evidence of the rerankers; ``bench`` is called only when one of them is made.
 
-    All start from the tuned encoder: none is quick before that is trained, nor comes out the same on every machine.
+    All start from the tuned encoder: none is quick before that is trained, nor quite the same on every machine.
     """
     ready = is_trained(collection, "encoder-tuned", Recipe())
     found = []

@@ -1,4 +1,4 @@
-"""Triplets cut into a train and a held-out part, the wrong way and the right way, and how much there is of them."""
+"""Split triplets into a train and a held-out part, the wrong and the right way, and tell how much data there is."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def _target(triplets: Sequence[Triplet], share: float) -> int:
 def split_rows(triplets: Sequence[Triplet], share: float, seed: int = 0) -> Split:
     """(train, held out) by drawing rows at random: the WRONG way, for a query or passage can end up on both sides.
 
-    ``share`` of the triplets is held out. The model is then graded on what it was trained on: see ``leaks``.
+    ``share`` of the triplets is held out. A model is then graded on what it was trained on: see ``leaks``.
     """
     target = _target(triplets, share)
     held = set(np.random.default_rng(seed).permutation(len(triplets))[:target].tolist())
@@ -42,9 +42,9 @@ def split_by_passage(
 ) -> Split:
     """(train, held out) with no query and no positive passage on both sides; the right way.
 
-    Triplets that share a query (same words) or a positive stay together, through any chain of them. Which groups are held
-    out is drawn by ``seed``; their triplets add up to as nearly ``share`` of all as any choice of groups can. With a
-    ``corpus``, passages of the same text count as one. Raises WorkbookError when all triplets hang together.
+    Triplets that share a query (same words) or a positive stay together, through any chain of them. ``seed`` draws
+    which of these groups are held out; their triplets add up to as nearly ``share`` of all as any choice of groups can.
+    With a ``corpus``, passages of the same text count as one. Raises WorkbookError when all triplets are one group.
     """
     target = _target(triplets, share)
     query = pd.factorize(pd.Series([same(t.query) for t in triplets]))[0]
@@ -62,7 +62,7 @@ def split_by_passage(
 
 
 def _groups_that_add_up_to(target: int, sizes: np.ndarray, order: np.ndarray) -> set[int]:
-    """The groups, earlier in the order first, whose sizes come nearest to the target; not none and not all of them."""
+    """The groups whose sizes come nearest to the target, those early in ``order`` first; neither none nor all."""
     last = np.full(sizes.sum(), -1)  # last[s]: the group that first made the sum s possible
     possible = np.zeros(len(last), dtype=bool)
     possible[0] = True
@@ -93,9 +93,10 @@ def _passage(triplet: Triplet, corpus: Mapping[str, str] | None) -> str:
 def leaks(
     train: Sequence[Triplet], held_out: Sequence[Triplet], corpus: Mapping[str, str] | None = None
 ) -> dict[str, int]:
-    """How much of the held-out part is in train as well: different queries (same words), positives, and triplets with either.
+    """How much of the held-out part is in train as well; all three numbers are 0 after ``split_by_passage``.
 
-    With a ``corpus``, passages of the same text count as one. All three are 0 after ``split_by_passage``.
+    "queries" and "positives" are the different queries (by their words) and positives on both sides, "triplets" the
+    held-out triplets that have one of them. With a ``corpus``, passages of the same text count as one.
     """
     queries = {same(t.query) for t in train} & {same(t.query) for t in held_out}
     passages = {_passage(t, corpus) for t in train} & {_passage(t, corpus) for t in held_out}
@@ -104,10 +105,10 @@ def leaks(
 
 
 def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataFrame:
-    """One row a group (``groups`` is {doc_id: group}), the biggest first.
+    """How well the triplets cover the passages, one row a group (``groups`` is {doc_id: group}), the biggest first.
 
-    Columns: passages of the group in the collection; how many of them are a positive; triplets; different queries; share of
-    the passages that are a positive, in [0, 1].
+    Columns: passages of the group in the collection; positives, how many of them are one; triplets; different queries;
+    share of the passages that are a positive, in [0, 1]. Raises WorkbookError for a positive without a group.
     """
     lost = next((t.positive_id for t in triplets if t.positive_id not in groups), None)
     if lost is not None:
@@ -125,7 +126,7 @@ def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataF
 
 
 def enough(triplets: Sequence[Triplet]) -> str:
-    """A sentence on what this many different queries are enough for; a rule of thumb, no promise."""
+    """A sentence that says what this many different queries are enough for, by a rule of thumb."""
     queries, passages = len({same(t.query) for t in triplets}), len({t.positive_id for t in triplets})
     have = f"{queries:,} different queries on {passages:,} passages ({len(triplets):,} triplets)"
     if queries < COLLECT_BELOW:

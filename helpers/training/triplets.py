@@ -34,7 +34,7 @@ class Triplet:
 
 
 class _Looked:
-    """What ``mine_hard_negatives`` needs of a model, over vectors that are already there; its texts are our ids."""
+    """A model for ``mine_hard_negatives`` that looks up vectors instead of encoding; ids stand for the texts."""
 
     device = torch.device("cpu")
     similarity, similarity_pairwise = staticmethod(dot_score), staticmethod(pairwise_dot_score)
@@ -53,7 +53,7 @@ class _Looked:
 
 
 class _Pool:
-    """The passages that may become negatives: one id a text, and for each query what is barred."""
+    """The passages that may become negatives, one id for each different text, and what is barred for each query."""
 
     def __init__(self, corpus: Mapping[str, str], queries: Mapping[str, str], *judged: Qrels):
         first: dict[str, str] = {}
@@ -81,7 +81,7 @@ class _Pool:
         return list(found.values())[:depth]
 
     def draw(self, q: str, n: int, besides: Sequence[str], rng: np.random.Generator) -> list[str]:
-        """n passages at random, none barred, none of ``besides``; fewer where the corpus has no more."""
+        """n random passages that are neither barred nor among ``besides``; fewer where the corpus has no more."""
         out = self.barred[q] | {self.twin[doc] for doc in besides}
         positions = rng.choice(len(self.ids), min(len(self.ids), n + len(out)), replace=False)
         return [self.ids[i] for i in positions if self.ids[i] not in out][:n]
@@ -117,13 +117,14 @@ def build_triplets(
     mixed          half encoder-hard (the larger half), half random; with n = 1 alternating from query to query
     ============== ==============================================================================================
 
-    No passage with grade ≥ 1 in ``positives`` or ``known``, for this query or one of the same words, becomes a negative, nor
-    does one with the same text. Two negatives of a triplet never have the same text. Where fewer than n are left the
-    triplet has fewer (see ``shortfall``).
+    A passage with grade ≥ 1 in ``positives`` or ``known``, for this query or one of the same words, never becomes a
+    negative, nor does one with the same text. The negatives of a triplet all have different texts. Where fewer than n
+    are left, the triplet has fewer (see ``shortfall``).
 
-    ``margin``: a negative's cosine is at most (1 − margin) times that of the query's *least* similar positive; None for no
-    margin. Source: Moreira et al., NV-Retriever, 2024 (TopK-PercPos), by ``mine_hard_negatives``. ``depth``: how many of the
-    best passages are looked at; a positive that ranks below them leaves no encoder-hard negative, a greater depth does.
+    ``margin``: a negative's cosine is at most (1 − margin) times that of the query's *least* similar positive; None for
+    no margin. Source: Moreira et al., NV-Retriever, 2024 (TopK-PercPos), by ``mine_hard_negatives``. ``depth``: how
+    many of the best passages are looked at; where a positive ranks below them, only a greater depth leaves negatives.
+
     Raises WorkbookError for ids without text, empty texts, an unknown kind, and whatever a kind needs and does not get.
     """
     given = {"bm25": bm25, "embedder": embedder, "keep": keep}
@@ -185,7 +186,7 @@ def _check(corpus, queries, positives, negatives, given, n, margin, depth) -> No
 
 
 def _encoder_hard(corpus, asked, pairs, pool: _Pool, embedder, margin, depth) -> dict[str, list[str]]:
-    """{query_id: candidates, nearest first}, at most ``depth``."""
+    """{query_id: candidates for its negatives, the nearest first}, at most ``depth`` each."""
     model = _Looked(embedder, asked, {doc: corpus[doc] for doc in pool.ids})
     dataset = Dataset.from_dict({"anchor": [q for q, _ in pairs], "positive": [pool.twin[d] for _, d in pairs]})
     own = {q: set() for q in asked}
@@ -194,16 +195,23 @@ def _encoder_hard(corpus, asked, pairs, pool: _Pool, embedder, margin, depth) ->
     deep = depth + max(len(pool.barred[q] - own[q]) for q in asked)  # the library sets the positives aside itself
     with redirect_stderr(io.StringIO()):  # its progress bar has no switch
         mined = mine_hard_negatives(
-            dataset, model, corpus=pool.ids, num_negatives=deep, range_max=deep, relative_margin=margin,
-            output_format="labeled-list", faiss_batch_size=1024, verbose=False,
-        )  # fmt: skip
+            dataset,
+            model,
+            corpus=pool.ids,
+            num_negatives=deep,
+            range_max=deep,
+            relative_margin=margin,
+            output_format="labeled-list",
+            faiss_batch_size=1024,
+            verbose=False,
+        )
     # A row holds a positive and then the negatives, which are the same for all positives of a query.
     ranked = {row["anchor"]: row["positive"][1:] for row in mined}
     return {q: pool.allowed(q, ranked.get(q, []), depth) for q in asked}
 
 
 def _kept(query: str, docs: Sequence[str], corpus: Mapping[str, str], keep: Keep, n: int) -> list[str]:
-    """The first n that the judge keeps; it is asked about no more than it takes."""
+    """The first n passages that ``keep`` accepts; it is asked block by block, and no more often than it takes."""
     kept: list[str] = []
     for start in range(0, len(docs), _ASKED_AT_ONCE * n):
         block = docs[start : start + _ASKED_AT_ONCE * n]
@@ -219,7 +227,10 @@ def _kept(query: str, docs: Sequence[str], corpus: Mapping[str, str], keep: Keep
 
 
 def shortfall(triplets: Sequence[Triplet], n: int) -> dict[str, int]:
-    """What is missing to n negatives each: triplets, negatives, triplets with fewer than n (short), with none (empty)."""
+    """How far the triplets fall short of n negatives each.
+
+    Counts: "triplets"; their "negatives"; triplets with fewer than n ("short") and with none ("empty").
+    """
     counts = [len(t.negative_ids) for t in triplets]
     return {
         "triplets": len(counts),
@@ -230,11 +241,11 @@ def shortfall(triplets: Sequence[Triplet], n: int) -> dict[str, int]:
 
 
 def false_negatives(triplets: Sequence[Triplet], qrels: Qrels) -> dict[str, float]:
-    """How many negatives are relevant after all, by judgments that the mining did not see (by its own it is none).
+    """How many negatives are relevant after all, by judgments that the mining did not see (by its own there are none).
 
-    Counts are of different (query, negative) pairs: ``negatives``; those of them that are ``judged``; those that are
-    ``relevant`` (grade ≥ 1). ``rate`` is relevant / judged with its 95 % Wilson interval ``low``, ``high`` (Wilson, 1927);
-    nan when nothing is judged. ``at_least`` is relevant / negatives: the rate if no unjudged negative were relevant.
+    Counts are of different (query, negative) pairs: ``negatives``; those of them that are ``judged``; those judged
+    ``relevant`` (grade ≥ 1). ``rate`` is relevant / judged with its 95 % Wilson interval ``low``, ``high`` (Wilson,
+    1927); nan when nothing is judged. ``at_least`` is relevant / negatives: the rate if no unjudged one is relevant.
     """
     pairs = {(t.query_id, doc) for t in triplets for doc in t.negative_ids}
     grades = [qrels[q][doc] for q, doc in pairs if doc in qrels.get(q, {})]
@@ -244,5 +255,12 @@ def false_negatives(triplets: Sequence[Triplet], qrels: Qrels) -> dict[str, floa
         rate = relevant / len(grades)
         low, high = map(float, binomtest(relevant, len(grades)).proportion_ci(method="wilson"))
     at_least = relevant / len(pairs) if pairs else float("nan")
-    return {"negatives": len(pairs), "judged": len(grades), "relevant": relevant, "rate": rate, "low": low, "high": high,
-            "at_least": at_least}  # fmt: skip
+    return {
+        "negatives": len(pairs),
+        "judged": len(grades),
+        "relevant": relevant,
+        "rate": rate,
+        "low": low,
+        "high": high,
+        "at_least": at_least,
+    }

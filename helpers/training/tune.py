@@ -24,13 +24,12 @@ from helpers.training.splits import COLLECT_BELOW, split_by_passage
 from helpers.training.triplets import Triplet, build_triplets
 
 FEWEST = 32  # different queries: below this a batch has too few passages to tell apart
-DEV_PASSAGES = (
-    500  # passages that dev is asked over while training; the whole collection would take as long as the training
-)
+# Passages that dev is asked over while training; the whole collection would take as long as the training.
+DEV_PASSAGES = 500
 
 
 class RerankerPlan(NamedTuple):
-    """How many questions a reranker is trained on, with how many hard negatives each, and how."""
+    """How a reranker is trained: the number of questions, of hard negatives for each, and the recipe."""
 
     questions: int
     negatives: int
@@ -42,7 +41,12 @@ RERANKER = RerankerPlan(800, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What to train on and what to choose by: queries and qrels of each, and a sentence that says where they come from."""
+    """What to train on and what to choose checkpoints by.
+
+    queries, positives : {query_id: text} to train on, and {query_id: {doc_id: grade}}
+    dev, dev_qrels : the same of the queries that choose
+    source : a sentence that says where they come from
+    """
 
     queries: dict[str, str]
     positives: dict[str, dict[str, int]]
@@ -52,10 +56,11 @@ class TrainingSet:
 
 
 def training_set(collection: Collection, questions: Sequence[Question], held_out: float = 0.25) -> TrainingSet:
-    """Train on the questions and the train split, choose by the dev split; without one, by a part of the questions.
+    """What to train on, the questions and the train split, and to choose by: dev or, without one, a part of them.
 
-    That part (``held_out``) shares no query and no passage with the rest. Test is never trained on: a query that repeats one of dev or
-    test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when there is nothing to train on.
+    That part (the share ``held_out``) has no query and no passage in common with the rest. Test is never trained on: a
+    query that repeats one of dev or test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when
+    there is nothing to train on.
     """
     queries, positives = as_queries(questions)
     sources = [f"{len(queries):,} synthetic questions"] if queries else []
@@ -70,7 +75,8 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     queries = {q: text for q, text in queries.items() if q not in repeated}
     if not positives:
         raise WorkbookError(
-            f"The collection {collection.name} has neither questions nor a train split: make questions with notebook 03."
+            f"The collection {collection.name} has neither questions nor a train split: "
+            "make questions with notebook 03."
         )
     said = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
     if "dev" in collection.qrels:
@@ -79,8 +85,8 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     pairs = build_triplets(collection.corpus, queries, positives, "in-batch")
     if len(pairs) < 2:
         raise WorkbookError(
-            f"{said} are too few to train on and to choose by: make more with notebook 03, or add qrels/train.tsv and "
-            "qrels/dev.tsv."
+            f"{said} are too few to train on and to choose by: make more with notebook 03, "
+            "or add qrels/train.tsv and qrels/dev.tsv."
         )
     kept, held = split_by_passage(pairs, held_out, corpus=collection.corpus)
     parts = []
@@ -89,25 +95,34 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         parts += [{q: queries[q] for q in chosen}, {q: positives[q] for q in chosen}]
     return TrainingSet(
         *(dict(sorted(part.items())) for part in parts),
-        f"Training on {len(parts[0]):,} of {said}; there is no dev split, so the other {len(parts[2]):,}, on other passages, choose.",
+        f"Training on {len(parts[0]):,} of {said}; there is no dev split, "
+        f"so the other {len(parts[2]):,}, on other passages, choose.",
     )
 
 
 def training_questions(collection: Collection) -> list[Question]:
-    """The questions that are trained on beside the train split: shipped ones, else made ones if it has fewer than 100 queries."""
-    enough = len(collection.qrels.get("train", {})) >= COLLECT_BELOW
+    """The questions to train on besides the train split.
+
+    These are the shipped ones. Where none are shipped and the train split has fewer than ``FEWEST`` queries,
+    they are generated (see ``open_questions``).
+    """
+    enough = len(collection.qrels.get("train", {})) >= FEWEST
     return shipped_questions(collection) if enough else open_questions(collection)
 
 
 def open_training_set(collection: Collection) -> TrainingSet:
-    """The collection's training set, the same whichever notebook asks first: its train split and its ``training_questions``."""
+    """The collection's training set, from its train split and its ``training_questions``.
+
+    It is the same whichever notebook asks first.
+    """
     return training_set(collection, training_questions(collection))
 
 
 def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Trained:
-    """The encoder of notebook 06, by the default recipe: loaded where it was trained already, else trained now.
+    """The encoder of notebook 06, tuned by the default recipe: loaded where it was trained before, else trained now.
 
-    ``base`` is the untrained encoder's retriever, indexed. Raises WorkbookError as ``finetune_encoder`` does.
+    ``base`` is the untrained encoder's retriever, which has indexed the collection. Raises WorkbookError as
+    ``finetune_encoder`` does.
     """
     pairs = build_triplets(collection.corpus, data.queries, data.positives, "in-batch")
     small = dev_corpus(collection.corpus, data.dev_qrels, base.retrieve(data.dev))
@@ -116,7 +131,10 @@ def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Tra
 
 
 def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """The queries and positives of ``size`` queries drawn by ``seed``, of two sizes the smaller within the larger; None for all."""
+    """(queries, positives) of ``size`` queries drawn by ``seed``; None takes all.
+
+    By the same seed, a smaller sample is a part of a larger one.
+    """
     if size is None:
         return dict(data.queries), dict(data.positives)
     order = np.random.default_rng(seed).permutation(sorted(data.positives))[:size].tolist()
@@ -124,7 +142,10 @@ def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict
 
 
 def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> None:
-    """Raises WorkbookError, in one sentence, for what would teach nothing or the opposite."""
+    """Raises WorkbookError, in one sentence, for triplets that would teach nothing or the opposite of what they should.
+
+    Such are empty or missing texts, a passage that is positive and negative for a query, and too few queries.
+    """
     for t in triplets:
         if not t.query.strip():
             raise WorkbookError(f"The text of query {t.query_id!r} is empty: write it or drop its triplets.")
@@ -143,13 +164,15 @@ def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> No
         wrong = next((d for d in t.negative_ids if (same(t.query), same(corpus[d])) in right), None)
         if wrong is not None:
             raise WorkbookError(
-                f"{wrong!r} is a negative of query {t.query_id!r} and a positive of the same words: keep one of the two."
+                f"{wrong!r} is a negative of query {t.query_id!r} and a positive of the same words: "
+                "keep one of the two."
             )
     found = len({same(t.query) for t in triplets})
     if found < FEWEST:
         raise WorkbookError(
-            f"{found} different queries are too few to tune a model (at least {FEWEST}; from about {COLLECT_BELOW} on it may help, "
-            "500 to 1,000 usually do): make questions with notebook 03, or add judged queries as qrels/train.tsv."
+            f"{found} different queries are too few to tune a model (at least {FEWEST}; "
+            f"from about {COLLECT_BELOW} on it may help, 500 to 1,000 usually do): "
+            "make questions with notebook 03, or add judged queries as qrels/train.tsv."
         )
 
 
@@ -163,8 +186,9 @@ def finetune_encoder(
 ) -> Trained:
     """Tune a bi-encoder with in-batch and, where the triplets have them, mined negatives.
 
-    ``base`` is changed; its best checkpoint by ``dev`` is kept under ``build/<collection>/models/<name>``. Rows have as many
-    negatives as the triplet with the most; triplets with fewer are left out, unless none has any.
+    ``base`` is changed; its best checkpoint by ``dev`` is kept under ``build/<collection>/models/<name>``. Rows have as
+    many negatives as the triplet with the most. Triplets with fewer are left out, unless none has any. Raises
+    WorkbookError as ``check_triplets`` and ``fit`` do.
     """
     check_triplets(triplets, collection.corpus)
     form = "tuples" if any(t.negative_ids for t in triplets) else "pairs"
@@ -193,7 +217,7 @@ def finetune_reranker(
     recipe: Recipe | None = None,
     name: str = "cross-encoder",
 ) -> Trained:
-    """Tune a cross-encoder listwise: of each query's passages, its positive is to score highest. Needs mined negatives."""
+    """Tune a cross-encoder listwise: of a query's passages the positive is to score highest. Needs mined negatives."""
     check_triplets(triplets, collection.corpus)
     rows = to_dataset(triplets, collection.corpus, "labelled lists")
     return fit(collection, name, base, rows, dev, recipe or Recipe(batch_size=8))
