@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 from helpers.labels.judging import (
     TRUSTED,
@@ -389,13 +388,14 @@ def test_calibration_by_hand():
     assert found.share_relevant == pytest.approx(3 / 7)
 
 
-def test_kappa_agrees_with_scikit_learn_on_random_grades():
+def test_kappa_is_one_minus_the_squared_distance_seen_over_that_of_strangers():
     rng = np.random.default_rng(0)
     for n in (5, 20, 300):
-        truth, said = rng.integers(0, 3, n), rng.integers(0, 3, n)
-        judged, qrels = pairs_of({"q": list(zip(truth.tolist(), said.tolist(), strict=True))})
-        expected = cohen_kappa_score(truth, said, weights="quadratic", labels=[0, 1, 2])
-        assert calibrate(judged, qrels).kappa == pytest.approx(expected)
+        truth, said = rng.integers(0, 3, n).tolist(), rng.integers(0, 3, n).tolist()
+        judged, qrels = pairs_of({"q": list(zip(truth, said, strict=True))})
+        seen = sum((a - b) ** 2 for a, b in zip(truth, said, strict=True)) / n
+        strangers = sum((a - b) ** 2 for a in truth for b in said) / n**2  # any true grade beside any other pair's
+        assert calibrate(judged, qrels).kappa == pytest.approx(1 - seen / strangers)
 
 
 def alike(right: int, of: int, queries: int = 6) -> tuple[pd.DataFrame, dict]:

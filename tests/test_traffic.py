@@ -84,16 +84,6 @@ def test_times_are_kept_in_utc(tmp_path):
     assert before <= log.searches()["time"].iloc[-1] <= datetime.now(UTC)
 
 
-def test_between_takes_the_start_and_not_the_end_and_the_events_of_its_searches(tmp_path):
-    log = SearchLog(tmp_path)
-    days = [f"2026-11-0{day}" for day in (1, 2, 3)]
-    log.add([row(day, time=day) for day in days])
-    for day in days:
-        log.event(day, "clicked", "d", time="2026-11-09")
-    searches, events = log.between("2026-11-02", "2026-11-03")
-    assert searches["search_id"].tolist() == events["search_id"].tolist() == ["2026-11-02"]
-
-
 def test_another_writer_is_seen_at_once(tmp_path):
     reader, writer = SearchLog(tmp_path), SearchLog(tmp_path)
     assert len(reader.searches()) == 0
@@ -103,7 +93,7 @@ def test_another_writer_is_seen_at_once(tmp_path):
 
 def test_the_log_has_no_way_to_change_or_remove_a_row():
     public = {name for name in vars(SearchLog) if not name.startswith("_")}
-    assert public == {"search", "event", "add", "searches", "events", "between", "compact"}
+    assert public == {"search", "event", "add", "searches", "events", "compact"}
 
 
 def test_adding_the_same_rows_again_adds_nothing(tmp_path):

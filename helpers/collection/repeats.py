@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from helpers.collection.text import same, tokenize
 
 DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates reach both
 _BLOCK = 500  # passages compared with all others at a time: 40 MB of cosines at 20,000 passages
 _NEIGHBOURS = 50  # of a passage are compared word by word; a template can give it very many near ones
-
 TOO_ALIKE = 0.9  # common share of all words from which on a train query is the same question as a held-out one
 
 
@@ -49,15 +50,8 @@ def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str,
     in the order of ``corpus``.
     """
     ids = list(corpus)
-    first = list(range(len(ids)))
-
-    def root(i: int) -> int:
-        while first[i] != i:
-            first[i] = first[first[i]]
-            i = first[i]
-        return i
-
     words = [frozenset(tokenize(text)) for text in corpus.values()]
+    pairs: list[tuple[int, int]] = []
     for start in range(0, len(ids), _BLOCK):
         for row, cosines in enumerate(vectors[start : start + _BLOCK] @ vectors[start:].T):
             i, later = start + row, cosines[row + 1 :]
@@ -66,8 +60,10 @@ def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str,
                 near = near[np.argsort(-later[near], kind="stable")[:_NEIGHBOURS]]
             for j in (near + i + 1).tolist():
                 alike = len(words[i] & words[j]) >= DUPLICATE_WORDS * max(1, len(words[i] | words[j]))
-                if root(i) != root(j) and (alike or corpus[ids[i]] == corpus[ids[j]]):
-                    low, high = sorted((root(i), root(j)))
-                    first[high] = low
-    groups = Counter(root(i) for i in range(len(ids)))
-    return {doc: ids[root(i)] for i, doc in enumerate(ids) if groups[root(i)] > 1}
+                if alike or corpus[ids[i]] == corpus[ids[j]]:
+                    pairs.append((i, j))
+    one, other = np.array(pairs, dtype=int).reshape(-1, 2).T
+    links = coo_matrix((np.ones(len(pairs)), (one, other)), shape=(len(ids), len(ids)))
+    group = connected_components(links, directed=False)[1]
+    _, first, size = np.unique(group, return_index=True, return_counts=True)
+    return {doc: ids[first[g]] for doc, g in zip(ids, group, strict=True) if size[g] > 1}

@@ -13,27 +13,6 @@ from matplotlib.ticker import PercentFormatter
 from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
 
 
-def histograms(groups: Mapping[str, Sequence[float]], xlabel: str, title: str, bins: int = 20) -> Figure:
-    """Draw outlined histograms of several groups of values on the same bins, each as shares of its group.
-
-    A dotted line marks the mean of each group.
-    """
-    values = np.concatenate([np.asarray(v, dtype=float) for v in groups.values()])
-    edges = np.linspace(values.min(), values.max() if values.max() > values.min() else values.min() + 1, bins + 1)
-    figure, axes = blank(8, 3.6)
-    for i, (name, group) in enumerate(groups.items()):
-        shares = np.full(len(group), 1 / max(1, len(group)))
-        label = f"{name} (mean {np.mean(group):.2f})"
-        axes.hist(group, edges, weights=shares, histtype="stepfilled", color=COLORS[i % 8], alpha=0.25)
-        axes.hist(group, edges, weights=shares, histtype="step", color=COLORS[i % 8], linewidth=2, label=label)
-        axes.axvline(np.mean(group), color=COLORS[i % 8], linestyle=":", linewidth=1.5)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set(xlabel=xlabel, ylabel="share of the group")
-    axes.legend(frameon=False)
-    headline(axes, title)
-    return figure
-
-
 def similarity_histograms(kinds: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
     """Draw one panel per kind of negatives: the cosine of the anchor to its positive, and to its negatives."""
     figure, panels = blank(2.5 * len(kinds) + 0.5, 3.2, columns=len(kinds))

@@ -38,14 +38,6 @@ def opening(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())[:3])
 
 
-def shared_words(a: str, b: str) -> float:
-    """Jaccard similarity of the two texts' words (stemmed, without stop words), in [0, 1]; 1 for the same text."""
-    first, second = set(tokenize(a)), set(tokenize(b))
-    if " ".join(a.lower().split()) == " ".join(b.lower().split()):
-        return 1.0
-    return len(first & second) / len(first | second) if first | second else 0.0
-
-
 def _nearest(
     texts: Sequence[str],
     vectors: np.ndarray,

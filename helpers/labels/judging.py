@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import bootstrap
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -87,13 +87,9 @@ def query_likelihood(
 
 def _kappa(truth: np.ndarray, found: np.ndarray) -> float:
     """Quadratic kappa (Cohen, 1968) of grades 0, 1, 2; 0 if one of the two never varies: kappa says nothing then."""
-    n = len(GRADES)
-    seen = np.bincount(truth * n + found, minlength=n * n).reshape(n, n)
-    by_truth, by_judge = seen.sum(axis=1), seen.sum(axis=0)
-    if min(np.count_nonzero(by_truth), np.count_nonzero(by_judge)) < 2:
+    if min(len(np.unique(truth)), len(np.unique(found))) < 2:
         return 0.0
-    apart = np.subtract.outer(GRADES, GRADES) ** 2
-    return float(1 - (apart * seen).sum() / ((apart * np.outer(by_truth, by_judge)).sum() / seen.sum()))
+    return float(cohen_kappa_score(truth, found, labels=list(GRADES), weights="quadratic"))
 
 
 def _within(grade: int) -> int:

@@ -165,13 +165,6 @@ class SearchLog:
         """All events, in the order of time and search_id."""
         return self._frame("events").drop_duplicates(ignore_index=True)
 
-    def between(self, start: datetime | str, end: datetime | str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The searches from ``start`` to before ``end``, and the events that belong to them, whenever they happened."""
-        searches, events = self.searches(), self.events()
-        searches = searches[searches["time"].between(as_utc(start), as_utc(end), inclusive="left")]
-        events = events[events["search_id"].isin(searches["search_id"])]
-        return searches.reset_index(drop=True), events.reset_index(drop=True)
-
     def compact(self) -> int:
         """Join the small files that single-row writes leave (one each) into large ones; returns how many are left.
 

@@ -81,7 +81,7 @@ class LocalEmbedder:
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
         """float32 of shape (texts, width), unit length."""
         vectors = np.asarray(encode(self.encoder, texts, task), dtype=np.float32).reshape(-1, self.width)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(vectors)
 
 
 class VectorCache:

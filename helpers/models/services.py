@@ -10,7 +10,7 @@ import openai
 import pandas as pd
 from cohere.core import ApiError
 
-from helpers.models.embed import Embedder, Task
+from helpers.models.embed import Embedder, Task, unit
 from helpers.store.files import DATA, WorkbookError, fingerprint
 
 RETRIES = 6  # the SDKs wait longer each time, or as long as the service asks, on 408, 409, 429 and 5xx
@@ -115,7 +115,7 @@ def _unit(vectors: list[list[float]], texts: int, width: int, service: str) -> n
             f"expected width {width}: pass {service}Embedder(model, width) as the model's page says."
         )
     array = np.array(vectors, dtype=np.float32).reshape(texts, width)
-    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
+    return unit(array)
 
 
 class OpenAIEmbedder:

@@ -24,8 +24,6 @@ from helpers.training.splits import COLLECT_BELOW, split_by_passage
 from helpers.training.triplets import Triplet, build_triplets
 
 FEWEST = 32  # different queries: below this a batch has too few passages to tell apart
-# Passages that dev is asked over while training; the whole collection would take as long as the training.
-DEV_PASSAGES = 500
 
 
 class RerankerPlan(NamedTuple):
