@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import Collection, own_name
 from helpers.course.transactions import NEW, Transactions, bucket, checked, open_transactions, split_by_group
 from helpers.store.files import DATA, WorkbookError
 
@@ -363,7 +363,7 @@ def test_a_label_may_look_like_a_number_or_nothing(tmp_path, by_number):
 
 def test_the_setting_names_a_table_and_a_path_overrules_it(tmp_path, by_number, monkeypatch):
     monkeypatch.setenv("TRANSACTIONS", str(written(tmp_path, TABLE)))
-    assert open_transactions().name == "own"
+    assert open_transactions().name == own_name(tmp_path / "own")
     assert open_transactions(written(tmp_path, TABLE, name="other.csv")).name == "other"
 
 
@@ -489,13 +489,13 @@ def test_a_collection_whose_queries_have_one_passage_each_gives_labels(tmp_path,
 
 def test_the_setting_may_name_a_collection(tmp_path, by_number, monkeypatch):
     monkeypatch.setenv("TRANSACTIONS", str(beir(tmp_path, {})))
-    assert open_transactions().name == "own"
+    assert open_transactions().name == own_name(tmp_path / "own")
 
 
 def test_a_query_with_two_relevant_passages_is_one_sentence(tmp_path, by_number):
     folder = beir(tmp_path, {"b": 1})
     with pytest.raises(
-        WorkbookError, match=r"collection own does not link every query to one passage.*: give"
+        WorkbookError, match=r"collection own-\w+ does not link every query to one passage.*: give"
     ) as error:
         open_transactions(folder)
     assert one_sentence(error)
