@@ -309,13 +309,14 @@ def written(folder, lines, header="text,label", name="own.csv"):
 
 @pytest.mark.parametrize("name", ["own.csv", "own.tsv", "OWN.CSV"])
 def test_a_table_of_ones_own_is_split_by_its_texts(tmp_path, by_number, name):
-    data = open_transactions(written(tmp_path, TABLE, name=name))
+    table = written(tmp_path, TABLE, name=name)
+    data = open_transactions(table)
     assert data.texts == {f"r{n}": text for n, (text, _) in enumerate(TABLE, 1)}
     assert list(data.labels.values()) == ["a", "b"] * 3
     assert data.groups == data.texts
     assert data.splits == {"train": ["r1", "r2"], "dev": ["r3", "r4"], "test": ["r5", "r6"]}
     assert data.descriptions == {"a": "a", "b": "b"}
-    assert (data.name, data.new, data.rule, data.notices) == (name.split(".")[0], (), frozenset(), [])
+    assert (data.name, data.new, data.rule, data.notices) == (own_name(table), (), frozenset(), [])
 
 
 @pytest.mark.parametrize(
@@ -362,9 +363,10 @@ def test_a_label_may_look_like_a_number_or_nothing(tmp_path, by_number):
 
 
 def test_the_setting_names_a_table_and_a_path_overrules_it(tmp_path, by_number, monkeypatch):
-    monkeypatch.setenv("TRANSACTIONS", str(written(tmp_path, TABLE)))
-    assert open_transactions().name == own_name(tmp_path / "own")
-    assert open_transactions(written(tmp_path, TABLE, name="other.csv")).name == "other"
+    table, other = written(tmp_path, TABLE), written(tmp_path, TABLE, name="other.csv")
+    monkeypatch.setenv("TRANSACTIONS", str(table))
+    assert open_transactions().name == own_name(table)
+    assert open_transactions(other).name == own_name(other)
 
 
 def test_labels_that_fell_out_of_train_are_left_out_and_said(tmp_path, by_number):
@@ -537,5 +539,5 @@ def test_rows_without_a_merchant_are_each_their_own_group(tmp_path):
 def test_a_relative_path_is_found_from_the_workbooks_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     course = open_transactions("data/transactions/second_labels.csv".replace("second_labels", "transactions"))
-    assert course.name == "transactions"
+    assert course.name == own_name(DATA / "transactions" / "transactions.csv")
     assert len(course.texts) >= 1200

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.collection.collection import Collection, open_collection
+from helpers.collection.collection import Collection, open_collection, own_name
 from helpers.collection.readers import kind_of, read_frame
 from helpers.store.files import DATA, ROOT, WorkbookError
 
@@ -136,7 +136,7 @@ def _from_table(path: Path) -> Transactions:
     texts, labels = dict(zip(ids, frame[text], strict=True)), dict(zip(ids, frame[label].str.strip(), strict=True))
     named = [g if g.strip() else t for g, t in zip(frame[group], frame[text], strict=True)]
     groups = {i: re.sub(r"\W+", " ", g).strip().lower() for i, g in zip(ids, named, strict=True)}
-    return checked(path.stem, str(path), texts, labels, groups, {c: c for c in sorted(set(labels.values()))})
+    return checked(own_name(path), str(path), texts, labels, groups, {c: c for c in sorted(set(labels.values()))})
 
 
 def _from_collection(collection: Collection) -> Transactions:
