@@ -19,7 +19,7 @@ from helpers.labels.gates import (
     opening,
     passing,
 )
-from helpers.labels.questions import Question
+from helpers.labels.questions import Question, made_questions_file
 from helpers.retrieval.first_stages import BM25, Dense, Retriever
 from helpers.store.files import WorkbookError
 
@@ -283,3 +283,10 @@ def test_a_question_on_a_passage_of_another_collection_is_named():
 def test_without_a_retriever_nothing_can_be_checked():
     with pytest.raises(WorkbookError, match="pass two"):
         check(asked("one"), retrievers=[])
+
+
+def test_questions_made_before_a_query_was_added_are_not_taken_for_checked_against_it():
+    before = Collection("tiny", CORPUS)
+    later = Collection("tiny", CORPUS, {"q": "which fox hunts?"})
+    assert made_questions_file(before) != made_questions_file(later)
+    assert made_questions_file(before) == made_questions_file(Collection("tiny", dict(CORPUS)))

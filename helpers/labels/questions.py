@@ -192,8 +192,8 @@ def shipped_questions(collection: Collection) -> list[Question]:
 
 
 def made_questions_file(collection: Collection) -> Path:
-    """Where the questions made for this version of the collection's passages are kept."""
-    return collection.build / f"questions_{fingerprint(collection.corpus)}.jsonl"
+    """Where made questions are kept for these passages, and for these queries, which no question may repeat."""
+    return collection.build / f"questions_{fingerprint(collection.corpus, collection.queries)}.jsonl"
 
 
 def questions_of(collection: Collection) -> list[Question]:
