@@ -1,7 +1,6 @@
 """What a run leaves behind to look at: figures with their sentence, verdicts, and one self-contained HTML page."""
 
 import base64
-import html
 import io
 import json
 from pathlib import Path
@@ -9,20 +8,34 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import display
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import read_scoreboard
 from helpers.store.files import write_text
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-table { border-collapse: collapse; font-size: 14px; } \
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid #1c2430; } td { border-bottom: 1px solid #d8dde5; } \
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 2rem 0; } img { max-width: 100%; } figcaption { color: #4a5568; } .scroll { overflow-x: auto; }
-"""
+
+def png(figure: Figure) -> str:
+    """The figure as a PNG in base64, as a page holds it."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return base64.b64encode(picture.getvalue()).decode()
+
+
+def render(room: str, **values: Any) -> str:
+    """The page that ``templates/report.html`` of a room, such as "helpers.homework", makes of these values.
+
+    The skeleton ``page.html`` is this room's. All text is escaped.
+    """
+    pages = Environment(
+        loader=ChoiceLoader([PackageLoader(room), PackageLoader("helpers.evaluation")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("report.html").render(values)
 
 
 def _file(collection: Collection) -> Path:
@@ -59,9 +72,7 @@ class Findings:
 
     def show(self, name: str, figure: Figure, caption: str) -> None:
         """Display a figure and keep it with its caption for the report."""
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-        self._keep("figures", name, [caption, base64.b64encode(picture.getvalue()).decode()])
+        self._keep("figures", name, [caption, png(figure)])
         display(figure)
 
 
@@ -86,29 +97,20 @@ def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     return table.set_index("system")
 
 
+def scoreboards(board: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """{split: its rows as ``format_scoreboard`` gives them}, test before dev, of the splits that were scored."""
+    return {split: format_scoreboard(board, split) for split in ("test", "dev") if split in set(board["split"])}
+
+
 def write_report(collection: Collection) -> Path:
     """Write ``report.html`` with scoreboard, figures and verdicts, and return its path; the page loads nothing else."""
-    board, found = read_scoreboard(collection), _findings(collection)
-    parts = [f"<h1>Retrieval on {html.escape(collection.name)}</h1>", f"<p>{html.escape(repr(collection))}</p>"]
-    parts += [f"<p>{html.escape(notice)}</p>" for notice in collection.notices]
-    for split in [s for s in ("test", "dev") if s in set(board["split"])]:
-        table = format_scoreboard(board, split).reset_index().to_html(index=False, border=0)
-        parts.append(f"<h2>Scoreboard on {split}</h2><div class='scroll'>{table}</div>")
-    if board.empty:
-        parts.append("<p>Nothing was scored: the collection has no judged queries yet.</p>")
-    if found["verdicts"]:
-        rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in _in_order(found["verdicts"]))
-        parts.append(f"<h2>Verdicts</h2><ul>{rows}</ul>")
-    for caption, picture in _in_order(found["figures"]):
-        text = html.escape(caption)
-        parts.append(
-            f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}</figcaption></figure>'
-        )
-    page = (
-        '<!doctype html><html lang="en"><head>'
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Retrieval on {html.escape(collection.name)}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>"
+    found = _findings(collection)
+    page = render(
+        "helpers.evaluation",
+        collection=collection,
+        scoreboards=scoreboards(read_scoreboard(collection)),
+        verdicts=_in_order(found["verdicts"]),
+        figures=_in_order(found["figures"]),
     )
     path = collection.build / "report.html"
     write_text(path, page)
