@@ -26,9 +26,8 @@ from helpers.collection.collection import Collection
 from helpers.evaluation.choosing import DevRetrieval
 from helpers.models.load import load_trained, model_key
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.training.fitting import fit
+from helpers.training.fitting import Recipe, fit, mixed, prepared
 from helpers.training.losses import loss_for
-from helpers.training.recipe import Recipe, mixed, prepared
 
 # A query is the first words of its passage and its number: 60 to train on, 30 for dev.
 TEXTS = [f"{text} {i}" for i, text in enumerate(random_texts(90, words=90, length=8))]
