@@ -32,8 +32,8 @@ def _file(collection: Collection) -> Path:
 def _findings(collection: Collection) -> dict:
     """Verdicts and figures of this version of the collection; those of an older version are dropped."""
     path = _file(collection)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if found.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
+    findings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return findings if findings.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
 
 
 def _in_order(kept: dict[str, Any]) -> list[Any]:
@@ -48,9 +48,9 @@ class Findings:
         self.collection, self.notebook = collection, notebook
 
     def _keep(self, kind: str, name: str, value: str | list[str]) -> None:
-        found = _findings(self.collection)
-        found[kind][f"{self.notebook}/{name}"] = value
-        write_text(_file(self.collection), json.dumps(found, ensure_ascii=False))
+        findings = _findings(self.collection)
+        findings[kind][f"{self.notebook}/{name}"] = value
+        write_text(_file(self.collection), json.dumps(findings, ensure_ascii=False))
 
     def say(self, name: str, sentence: str) -> None:
         """Print a verdict, a sentence that a cell computed, and keep it for the report."""
@@ -88,7 +88,7 @@ def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
 def write_report(collection: Collection) -> Path:
     """Write ``report.html`` with scoreboard, figures and verdicts, and return its path; the page loads nothing else."""
-    board, found = read_scoreboard(collection), _findings(collection)
+    board, findings = read_scoreboard(collection), _findings(collection)
     parts = [f"<h1>Retrieval on {html.escape(collection.name)}</h1>", f"<p>{html.escape(repr(collection))}</p>"]
     parts += [f"<p>{html.escape(notice)}</p>" for notice in collection.notices]
     for split in [s for s in ("test", "dev") if s in set(board["split"])]:
@@ -96,10 +96,10 @@ def write_report(collection: Collection) -> Path:
         parts.append(f"<h2>Scoreboard on {split}</h2><div class='scroll'>{table}</div>")
     if board.empty:
         parts.append("<p>Nothing was scored: the collection has no judged queries yet.</p>")
-    if found["verdicts"]:
-        rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in _in_order(found["verdicts"]))
+    if findings["verdicts"]:
+        rows = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in _in_order(findings["verdicts"]))
         parts.append(f"<h2>Verdicts</h2><ul>{rows}</ul>")
-    for caption, picture in _in_order(found["figures"]):
+    for caption, picture in _in_order(findings["figures"]):
         text = html.escape(caption)
         parts.append(
             f'<figure><img alt="{text}" src="data:image/png;base64,{picture}"><figcaption>{text}</figcaption></figure>'

@@ -149,8 +149,8 @@ class VectorCache:
         wanted = sorted(set(rows))
         if not wanted:
             return []
-        found = self._open().take_offsets(wanted).select(["vector"]).to_arrow()["vector"]
-        by_row = {row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, found, strict=True)}
+        stored = self._open().take_offsets(wanted).select(["vector"]).to_arrow()["vector"]
+        by_row = {row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, stored, strict=True)}
         return [by_row[row] for row in rows]
 
 

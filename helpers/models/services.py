@@ -196,9 +196,9 @@ def cohere_client() -> cohere.ClientV2:
 def service_embedders() -> list[Embedder]:
     """The services' embedders whose keys are set; none without a key."""
     set_ = keys_set()
-    found: list[Embedder] = []
+    embedders: list[Embedder] = []
     if set_["OPENAI_API_KEY"] or set_["OPENAI_BASE_URL"]:
-        found.append(OpenAIEmbedder(os.environ.get("OPENAI_EMBEDDING_MODEL") or "text-embedding-3-small"))
+        embedders.append(OpenAIEmbedder(os.environ.get("OPENAI_EMBEDDING_MODEL") or "text-embedding-3-small"))
     if set_["CO_API_KEY"]:
-        found.append(CohereEmbedder())
-    return found
+        embedders.append(CohereEmbedder())
+    return embedders

@@ -45,7 +45,7 @@ def train_adapter(
     others: dict[str, set[int]] = {}
     for t in rows:
         others.setdefault(same(t.query), set()).add(place[t.positive_id])
-    also_right = {i: found for i, t in enumerate(rows) if len(found := others[same(t.query)]) > 1}
+    also_right = {i: positives for i, t in enumerate(rows) if len(positives := others[same(t.query)]) > 1}
     passages = torch.from_numpy(everything)
     asked = embedder.embed(list(dev[0].values()), "query")
     rng = torch.Generator().manual_seed(seed)
@@ -63,8 +63,8 @@ def train_adapter(
             docs, position = right[batch].unique(return_inverse=True)
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
             for i, row in enumerate(batch.tolist()):
-                if found := also_right.get(row):  # neither is another positive of the same query
-                    spared = [j for j, doc in enumerate(docs.tolist()) if doc in found and j != position[i]]
+                if positives := also_right.get(row):  # neither is another positive of the same query
+                    spared = [j for j, doc in enumerate(docs.tolist()) if doc in positives and j != position[i]]
                     scores[i, spared] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)
             optimizer.zero_grad()

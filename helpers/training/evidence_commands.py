@@ -41,13 +41,13 @@ def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:
     """
     table, _, part = only.partition("/")
     of_table = [piece for piece in pieces if table in ("", piece.table)]
-    found = [p for p in of_table if part == p.name] or [p for p in of_table if part in p.name]
-    if not found:
+    matching = [p for p in of_table if part == p.name] or [p for p in of_table if part in p.name]
+    if not matching:
         tables = ", ".join(dict.fromkeys(piece.table for piece in pieces))
         raise WorkbookError(
             f"There is no evidence {only!r}: name a table ({tables}), or a part of a name in it as in recipes/width."
         )
-    return found
+    return matching
 
 
 def expected(pieces: Sequence[Piece], table: str) -> dict[Id, str]:

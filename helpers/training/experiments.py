@@ -160,11 +160,11 @@ def keys(name: str, shared: str) -> dict[Id, str]:
 
     A reranker's key contains the default recipe too, because the reranker works on the encoder that was tuned by it.
     """
-    found = {}
+    row_keys = {}
     for trial in EXPERIMENTS[name]():
         first_stage = [repr(Recipe())] if isinstance(trial, Attempt) else []
-        found[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
-    return found
+        row_keys[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
+    return row_keys
 
 
 def table_file(name: str, collection: Collection) -> Path:
@@ -190,13 +190,13 @@ def table(name: str, collection: Collection) -> pd.DataFrame:
 def results(name: str, collection: Collection) -> pd.DataFrame:
     """The table for a notebook; where it was not made or may not be shown, prints why and returns an empty one."""
     try:
-        found = table(name, collection)
+        evidence = table(name, collection)
     except WorkbookError as error:
         print(f"Refused: {error}")
         return pd.DataFrame()
-    if found.empty:
+    if evidence.empty:
         print(f"Skipped: `{command(name, collection)}` makes this evidence for {collection.name}.")
-    return found
+    return evidence
 
 
 class EncoderBench:
@@ -231,12 +231,12 @@ class EncoderBench:
 
     def run(self, trial: Trial) -> dict:
         """Train one trial and score it on dev; returns {column: value} of its row."""
-        record, found = {}, self.base.retrieve(self.data.dev)
+        record, run = {}, self.base.retrieve(self.data.dev)
         if trial.size != 0:
             rows = self.triplets(trial)
             trained = finetune_encoder(self.collection, rows, self.dev, load_encoder(), trial.recipe, trial.model)
             record = trained.record
-            found = self.whole.retrieve(trained.model, 100) if trial.whole else {}
+            run = self.whole.retrieve(trained.model, 100) if trial.whole else {}
         row = {
             "name": trial.name,
             "seed": trial.recipe.seed,
@@ -245,7 +245,7 @@ class EncoderBench:
             "questions": len(self.data.queries) if trial.size is None else trial.size,
         }
         row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
-        scores = evaluate(self.data.dev_qrels, found) if found else {}
+        scores = evaluate(self.data.dev_qrels, run) if run else {}
         row |= {measure: scores[measure] for measure in WHOLE if scores}
         row = {column: round(value, 5) if isinstance(value, float) else value for column, value in row.items()}
         return row | {"seconds": round(record.get("seconds", 0))}
@@ -336,16 +336,16 @@ class RerankerBench:
 def encoder_pieces(collection: Collection, shared: str, bench: Callable[[], EncoderBench]) -> list[Piece]:
     """The pieces of evidence of the encoder's trainings; ``bench`` is called only when one of them is made."""
     ready = is_trained(collection, "encoder-tuned", Recipe())
-    found = []
+    pieces = []
     for table, trials in TRAININGS.items():
         for trial, ((name, seed), key) in zip(trials(), keys(table, shared).items(), strict=True):
             few = trial.size is not None and trial.size <= BUDGET
             quick = few or (ready and trial.model == "encoder-tuned")
             tolerance = 0.03 if trial.size != 0 else 0.002  # what is trained differs more from machine to machine
-            found.append(
+            pieces.append(
                 Piece(table, name, seed, key, lambda trial=trial: bench().run(trial), trial.measured, tolerance, quick)
             )
-    return found
+    return pieces
 
 
 def reranker_pieces(collection: Collection, shared: str, bench: Callable[[], RerankerBench]) -> list[Piece]:
@@ -354,11 +354,11 @@ def reranker_pieces(collection: Collection, shared: str, bench: Callable[[], Rer
     All start from the tuned encoder: none is quick before that is trained, nor quite the same on every machine.
     """
     ready = is_trained(collection, "encoder-tuned", Recipe())
-    found = []
+    pieces = []
     for attempt, ((name, seed), key) in zip(reranker_attempts(), keys("rerankers", shared).items(), strict=True):
         loaded = attempt.model == "late-interaction-tuned" and is_trained(collection, attempt.model, attempt.recipe)
         quick = ready and (attempt.questions == 0 or loaded)
-        found.append(
+        pieces.append(
             Piece("rerankers", name, seed, key, lambda attempt=attempt: bench().run(attempt), MEASURED, quick=quick)
         )
-    return found
+    return pieces

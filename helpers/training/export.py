@@ -46,11 +46,11 @@ def to_examples(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> list[
 
     Raises WorkbookError when a passage is a positive of one triplet and a negative of another with the same query.
     """
-    said = []
+    judgments = []
     for t in triplets:
-        said.append((t.query, _text(corpus, t.positive_id), True))
-        said += [(t.query, _text(corpus, doc), False) for doc in t.negative_ids]
-    return group_by_query(said)
+        judgments.append((t.query, _text(corpus, t.positive_id), True))
+        judgments += [(t.query, _text(corpus, doc), False) for doc in t.negative_ids]
+    return group_by_query(judgments)
 
 
 def to_dataset(triplets: Sequence[Triplet], corpus: Mapping[str, str], form: str) -> Dataset:

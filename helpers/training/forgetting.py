@@ -23,7 +23,7 @@ def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, d
     The pages are in numpydoc's form. A short name is looked up beside the page (``numpy.cumsum`` for ``cumsum`` on
     ``numpy.sum``), then further up.
     """
-    found: dict[str, dict[str, int]] = {}
+    links: dict[str, dict[str, int]] = {}
     for doc, page in pages.items():
         section = _SEE_ALSO.search(page)
         if doc not in corpus or section is None:
@@ -33,8 +33,8 @@ def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, d
         names = [name for head in heads for name in re.split(r"[,\s]+", head) if name]
         linked = {target for name in names if (target := _resolved(name, doc, corpus)) and target != doc}
         if linked:
-            found[doc] = dict.fromkeys(sorted(linked), 1)
-    return found
+            links[doc] = dict.fromkeys(sorted(linked), 1)
+    return links
 
 
 def _resolved(name: str, page: str, corpus: Mapping[str, str]) -> str | None:

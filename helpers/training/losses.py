@@ -99,8 +99,8 @@ def _settings(column: Features) -> dict[str, Any]:
 def _can_be_cut(columns: Sequence[Features]) -> bool:
     """Whether the columns are token ids padded on the right, with equal settings, so that rows can be regrouped."""
     masks = [column.get("attention_mask") for column in columns]
-    same = all(_settings(column) == _settings(columns[0]) for column in columns)
-    return same and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
+    equal_settings = all(_settings(column) == _settings(columns[0]) for column in columns)
+    return equal_settings and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
 
 
 def forward_by_length(

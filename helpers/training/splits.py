@@ -117,10 +117,10 @@ def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataF
     rows = pd.DataFrame(
         [(groups[t.positive_id], t.positive_id, same(t.query)) for t in triplets], columns=["group", "doc", "query"]
     )
-    found = rows.groupby("group").agg(
+    covered = rows.groupby("group").agg(
         positives=("doc", "nunique"), triplets=("doc", "size"), queries=("query", "nunique")
     )
-    table = pd.DataFrame({"passages": sizes}).join(found).fillna(0).astype(int).rename_axis("group")
+    table = pd.DataFrame({"passages": sizes}).join(covered).fillna(0).astype(int).rename_axis("group")
     table["share"] = table["positives"] / table["passages"]
     return table.sort_index().sort_values("passages", ascending=False, kind="stable")
 

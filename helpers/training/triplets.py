@@ -70,15 +70,15 @@ class _Pool:
 
     def allowed(self, q: str, docs: Iterable[str], depth: int) -> list[str]:
         """The first ``depth`` of the docs that are neither barred for the query nor the same text again."""
-        found: dict[str, str] = {}
+        candidates: dict[str, str] = {}
         for doc in docs:
             if doc not in self.twin:
                 raise WorkbookError(
                     f"The retriever found {doc!r}, which is not in the corpus: index this corpus first."
                 )
             if self.twin[doc] not in self.barred[q]:
-                found.setdefault(self.twin[doc], doc)
-        return list(found.values())[:depth]
+                candidates.setdefault(self.twin[doc], doc)
+        return list(candidates.values())[:depth]
 
     def draw(self, q: str, n: int, besides: Sequence[str], rng: np.random.Generator) -> list[str]:
         """n random passages that are neither barred nor among ``besides``; fewer where the corpus has no more."""
