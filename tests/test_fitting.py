@@ -707,12 +707,6 @@ def test_training_that_fails_leaves_the_model_of_the_one_before_in_its_place(enc
     assert model_key(after.model) == model_key(before.model)
 
 
-def test_a_loss_that_does_not_exist_leaves_nothing_behind(encoder, tmp_path):
-    with pytest.raises(WorkbookError, match="no loss 'cosine': use ranking, triplet, labels"):
-        fit(TOY, "m", encoder, ROWS, Told(), QUICK, "cosine")
-    assert not (tmp_path / "build" / "toy" / "models").exists()
-
-
 @pytest.mark.parametrize("loss", ["triplet", "labels"])
 def test_no_loss_trains_on_when_it_is_not_a_number(encoder, loss):
     columns = {"anchor": QUERIES[:60], "positive": TEXTS[:60], "negative": TEXTS[1:61]}

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from helpers.models.services import asking, openai_client, price
 from helpers.models.smollm import LINE_TOKENS, PENALTY, Conversation, SmolLM2
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.store.progress import progress
+from helpers.store.progress import progress_bar
 
 Schema = TypeVar("Schema", bound=BaseModel)
 KeepReply = Callable[[int, "Reply"], None]  # gets the position of a conversation in its batch, and its reply
@@ -153,7 +153,7 @@ class LLM:
 
     @property
     def key(self) -> str:
-        """Changes whenever the answers may: another model, another prompt form, another budget."""
+        """A fingerprint of what the answers depend on besides the prompts: the model and the budget."""
         return fingerprint(self.backend.key, self.max_calls, self.max_usd)
 
     def _keep(self, records: Mapping[str, list]) -> None:
@@ -197,7 +197,7 @@ class LLM:
         new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in before}
         todo = list(new)[: self._within_budget(list(new.values()))] if new else []
         todo.sort(key=lambda k: sum(len(m["content"]) for m in new[k]))  # like lengths share a batch
-        with progress(len(todo), f"Asking {self.name}", "answer") as bar:
+        with progress_bar(len(todo), f"Asking {self.name}", "answer") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 if self.max_usd is not None and self.usd > self.max_usd:  # answers were longer than estimated
                     break
@@ -232,7 +232,7 @@ class LLM:
         keys = [fingerprint(self.backend.key, list(c), t, "likelihood") for c, t in pairs]
         new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self._known}
         todo = sorted(new, key=lambda k: len(new[k][0][-1]["content"]))
-        with progress(len(todo), "Likelihoods", "text") as bar:
+        with progress_bar(len(todo), "Likelihoods", "text") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 batch = todo[start : start + self.backend.batch]
                 likelihoods = self.backend.model.log_likelihoods(*zip(*(new[k] for k in batch), strict=True))

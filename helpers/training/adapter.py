@@ -24,11 +24,11 @@ def train_adapter(
     epochs: int = 20,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[float]]:
-    """Train a matrix that query vectors are multiplied by; returns it, of shape (width, width), and its curve on dev.
+    """Train a matrix of shape (width, width) that query vectors are multiplied by; returns (matrix, curve on dev).
 
     The curve is nDCG@10 on ``dev``, a pair of queries and qrels: first before training, then after each epoch. The
-    matrix starts as the identity and learns from in-batch negatives. The one of the best epoch on dev is returned, or
-    the identity when no epoch is better.
+    matrix starts as the identity, which changes nothing, and learns from in-batch negatives. The matrix of the epoch
+    that is best on dev is returned, or the identity when no epoch is better than the start.
 
     Only vectors are needed, so the embeddings of a service can be adapted too; it takes seconds on a CPU. Raises
     WorkbookError when there are no triplets. Source: the linear query adapters of dense retrieval, as in Suresh et al.

@@ -200,7 +200,7 @@ def results(name: str, collection: Collection) -> pd.DataFrame:
 
 
 class EncoderBench:
-    """What all trials of a collection share: questions, dev set, base vectors, and the scores before any training."""
+    """Trains and scores the trials of a collection; it holds what they share: questions, dev set and base encoder."""
 
     def __init__(self, collection: Collection):
         self.collection = collection
@@ -276,7 +276,7 @@ def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
 
 
 class RerankerBench:
-    """What all attempts share: the collection, the questions, the encoders and the tuned first stage."""
+    """Trains and scores the attempts at a reranker; it holds what they share: questions, encoders, first stage."""
 
     def __init__(self, bench: EncoderBench):
         self.collection, self.data, self.tables = bench.collection, bench.data, bench.tables

@@ -32,8 +32,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from helpers.collection.collection import Collection
 from helpers.models.load import load_trained, model_key, quiet_files
 from helpers.store.files import WorkbookError, fingerprint, write_text
-from helpers.store.progress import progress
-from helpers.training.losses import SAMPLERS, check_loss, loss_for
+from helpers.store.progress import progress_bar
+from helpers.training.losses import SAMPLERS, loss_for
 
 Model = SentenceTransformer | MultiVectorEncoder | CrossEncoder
 CARD = """---
@@ -58,7 +58,7 @@ Everything that went into it is in `run.json`.
 class Recipe:
     """How a training is done; a recipe with another value in any field is another training.
 
-    epochs, fewest_steps : passes over the rows; with few rows there are as many as it takes to make this many steps
+    epochs, fewest_steps : passes over the rows; where they make fewer steps (batches) than this, there are more passes
     scale : 1 / temperature of the softmax over the passages of a batch
     dimensions : shorter widths at which the vectors shall rank as well (Matryoshka); empty for the full width alone
     frozen_layers, frozen_embeddings : what keeps the base model's weights; layers are counted from the input
@@ -127,7 +127,7 @@ class _Bar(TrainerCallback):
         self.name, self.metric = name, metric
 
     def on_train_begin(self, args, state, control, **_):
-        self.bar = progress(state.max_steps, f"Training {self.name}", "step", done=state.global_step)
+        self.bar = progress_bar(state.max_steps, f"Training {self.name}", "step", done=state.global_step)
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(state.global_step - self.bar.n)
@@ -144,7 +144,7 @@ def training_key(
 ) -> str:
     """A fingerprint of everything that a training's result depends on; it is the ``key`` in run.json.
 
-    Trainings with the same key are the same, so that the second one only loads what the first one made.
+    A training whose key is that of an earlier one would give the same model, so the earlier one's is loaded instead.
     """
     other = [] if loss == "ranking" else [loss]
     return fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
@@ -161,15 +161,14 @@ def fit(
 ) -> Trained:
     """Tune ``model`` on the rows, in place, and keep it under ``build/<collection>/models/<name>``.
 
-    ``evaluator`` gives {its ``primary_metric``: score on dev, higher is better}. The best of the start and all
-    checkpoints is kept, so a training that does not help gives the base model back; ``record["step"]`` is then 0. For
-    ``loss`` see ``losses.loss_for``.
+    ``evaluator(model)`` gives {``evaluator.primary_metric``: score on dev}, higher is better. What is kept is whatever
+    scores best on dev: one of the checkpoints, or the model as it was before the training, where ``record["step"]`` is
+    0. For ``loss`` see ``losses.loss_for``.
 
     If the same model was trained before on the same rows by the same recipe and dev set, the result is loaded. A
     training that was interrupted continues at its last checkpoint. Raises WorkbookError when the loss is not a number
     or the disk is full; nothing half-written is left in the folder then.
     """
-    check_loss(loss)
     key = training_key(model, dataset, recipe, evaluator, loss)
     folder = collection.build / "models" / name
     record = _read(folder / "run.json")
