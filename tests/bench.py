@@ -28,8 +28,8 @@ from helpers.models.load import load_encoder, load_late_interaction, packaged_en
 from helpers.retrieval.first_stages import BM25
 from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.training.export import to_dataset
+from helpers.training.fitting import Recipe, prepared
 from helpers.training.losses import loss_for
-from helpers.training.recipe import Recipe, prepared
 from helpers.training.triplets import build_triplets
 from helpers.training.tune import open_training_set, sample_queries
 

@@ -62,7 +62,8 @@ def test_a_run_executes_into_build_prints_a_line_each_and_writes_the_report(own_
 
 def test_a_run_leaves_no_progress_in_the_notebooks(own_course):
     working = (
-        "from helpers.store.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
+        "from helpers.store.progress import progress_bar\n"
+        "with progress_bar(3, 'Working', 'step') as bar:\n    bar.update(3)"
     )
     path = write_notebook(own_course / "notebooks", "00_a.ipynb", working)
     course.run()

@@ -1,6 +1,5 @@
 """Committed evidence: bad rows are refused; making it goes on where it stopped; one piece is made again to compare."""
 
-import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from helpers.collection.collection import Collection
 from helpers.store import evidence
-from helpers.store.evidence import Piece, as_row, read_run, read_table, write_row, write_run
+from helpers.store.evidence import Piece, as_row, read_evidence, write_row
 from helpers.store.files import WorkbookError
 from helpers.training import evidence_commands, experiments
 from helpers.training.evidence_commands import check, expected, head, main, make, picked
@@ -33,7 +32,7 @@ def table(tmp_path):
 
 
 def test_a_table_reads_back_as_it_was_written(table):
-    found = read_table(table, KEYS, REMAKE)
+    found = read_evidence(table, KEYS, REMAKE)
     assert list(found["name"]) == ["0", "125"]
     assert found["ndcg@10"].tolist() == [0.1 + 0.2, 1 / 3]
     assert found["rows"].tolist() == [0, 125]
@@ -41,9 +40,9 @@ def test_a_table_reads_back_as_it_was_written(table):
 
 
 def test_a_table_that_is_not_there_or_has_no_row_yet_is_empty(tmp_path):
-    assert read_table(tmp_path / "none.csv", KEYS, REMAKE).empty
+    assert read_evidence(tmp_path / "none.csv", KEYS, REMAKE).empty
     (tmp_path / "head.csv").write_text("name,seed,key,check\n")
-    assert read_table(tmp_path / "head.csv", KEYS, REMAKE).empty
+    assert read_evidence(tmp_path / "head.csv", KEYS, REMAKE).empty
 
 
 @pytest.mark.parametrize(
@@ -65,54 +64,54 @@ def test_a_row_that_was_edited_by_hand_is_refused_with_the_command_that_makes_it
     with pytest.raises(
         WorkbookError, match=r"curve\.csv: the row .* was edited by hand.*`make evidence ONLY=curve`\.$"
     ):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_a_cell_too_many_is_an_edit(table):
     table.write_text(table.read_text().rstrip("\n") + ",7\n")
     with pytest.raises(WorkbookError, match="edited by hand"):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_a_table_without_keys_is_refused(table):
     pd.DataFrame([{"name": "125", "seed": 0, "ndcg@10": 0.9}]).to_csv(table, index=False)
     with pytest.raises(WorkbookError, match="edited by hand"):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_a_stale_row_is_refused_with_the_command_that_makes_it(table):
     with pytest.raises(
         WorkbookError, match=r"'125', seed 0, is stale: .*; make it anew with `make evidence ONLY=curve`\.$"
     ):
-        read_table(table, KEYS | {("125", 0): "another"}, REMAKE)
+        read_evidence(table, KEYS | {("125", 0): "another"}, REMAKE)
 
 
 def test_a_row_that_belongs_to_no_trial_is_refused(table):
     known = {row: key for row, key in KEYS.items() if row != ("125", 0)}
     with pytest.raises(WorkbookError, match=r"'125', seed 0, belongs to nothing that is measured any more.*ONLY=curve"):
-        read_table(table, known, REMAKE)
+        read_evidence(table, known, REMAKE)
 
 
 def test_a_row_that_stands_there_twice_is_refused(table):
     table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
     with pytest.raises(WorkbookError, match="'125', seed 0, stands there twice"):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_what_is_no_table_is_said(table):
     table.write_bytes(b"name,seed\n\xff\xfe,0\n")
     with pytest.raises(WorkbookError, match=r"curve\.csv is no table"):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_a_file_in_the_workbooks_folder_is_named_from_there_on():
-    assert evidence.shown(evidence.RESULTS / "recipes.csv") == "data/results/recipes.csv"
+    assert evidence.display_path(evidence.RESULTS / "recipes.csv") == "data/results/recipes.csv"
 
 
 def test_a_row_takes_the_place_of_its_own_and_leaves_the_others_and_brings_its_columns(table):
     better = {"name": "0", "seed": 0, "rows": 0, "ndcg@10": 0.5, "recall@10": 0.7}
     write_row(table, as_row(better, "aaaa"), KEYS)
-    found = read_table(table, KEYS, REMAKE)
+    found = read_evidence(table, KEYS, REMAKE)
     assert list(found["name"]) == ["0", "125"]
     assert found["ndcg@10"].tolist() == [0.5, 1 / 3]
     assert found["recall@10"].dropna().tolist() == [0.7]
@@ -123,66 +122,13 @@ def test_writing_a_row_does_not_whitewash_another(table):
     table.write_text(table.read_text().replace("0.4,bbbb", "0.5,bbbb"))
     write_row(table, as_row({"name": "125", "seed": 1}, "cccc"), KEYS)
     with pytest.raises(WorkbookError, match=r"'125', seed 0, was edited"):
-        read_table(table, KEYS, REMAKE)
+        read_evidence(table, KEYS, REMAKE)
 
 
 def test_writing_a_row_drops_those_that_belong_to_nothing(table):
     known = {("0", 0): "aaaa", ("125", 1): "cccc"}
     write_row(table, as_row({"name": "125", "seed": 1}, "cccc"), known)
-    assert list(read_table(table, known, REMAKE)["seed"]) == [0, 1]
-
-
-RUN = {
-    "q1": {"b": 0.1 + 0.2, "a": float(np.float32(0.1)), "é\t,\"'": 1e-17},
-    "q 2": {},
-    "q3": {"a": -3.0},
-}
-
-
-def test_a_run_reads_back_exactly_and_in_order(tmp_path):
-    write_run(tmp_path / "runs" / "bm25.tsv.gz", RUN, "k1")
-    found = read_run(tmp_path / "runs" / "bm25.tsv.gz", "k1", REMAKE)
-    assert found == RUN
-    assert [list(docs) for docs in found.values()] == [list(docs) for docs in RUN.values()]
-    assert list(found) == list(RUN)
-
-
-def test_scores_of_numpy_are_kept_as_numbers(tmp_path):
-    write_run(tmp_path / "run.tsv.gz", {"q": {"a": np.float32(0.1), "b": 2}}, "k1")
-    assert read_run(tmp_path / "run.tsv.gz", "k1", REMAKE) == {"q": {"a": float(np.float32(0.1)), "b": 2.0}}
-
-
-def test_the_same_run_gives_the_same_bytes_at_any_time_under_any_name(tmp_path, monkeypatch):
-    write_run(tmp_path / "one.tsv.gz", RUN, "k1")
-    monkeypatch.setattr("time.time", lambda: 1.0)
-    write_run(tmp_path / "two.tsv.gz", RUN, "k1")
-    assert (tmp_path / "one.tsv.gz").read_bytes() == (tmp_path / "two.tsv.gz").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.tsv.gz", "two.tsv.gz"]
-
-
-def test_a_run_that_is_not_there_is_empty(tmp_path):
-    assert read_run(tmp_path / "none.tsv.gz", "k1", REMAKE) == {}
-
-
-@pytest.mark.parametrize(("old", "new"), [("-3.0", "-2.0"), ("q3\ta", "q3\tb"), ("key=k1", "key=k2"), ("# key", "key")])
-def test_a_run_that_was_edited_is_refused(tmp_path, old, new):
-    file = tmp_path / "run.tsv.gz"
-    write_run(file, RUN, "k1")
-    text = gzip.decompress(file.read_bytes()).decode()
-    assert text.count(old) == 1
-    file.write_bytes(gzip.compress(text.replace(old, new).encode()))
-    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz was edited by hand.*`make evidence ONLY=curve`\.$"):
-        read_run(file, "k2" if "k2" in new else "k1", REMAKE)
-
-
-def test_a_stale_or_damaged_run_is_refused(tmp_path):
-    file = tmp_path / "run.tsv.gz"
-    write_run(file, RUN, "k1")
-    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz is stale: .*`make evidence ONLY=curve`\.$"):
-        read_run(file, "k2", REMAKE)
-    file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz is damaged .*`make evidence ONLY=curve`\.$"):
-        read_run(file, "k1", REMAKE)
+    assert list(read_evidence(table, known, REMAKE)["seed"]) == [0, 1]
 
 
 TINY = Collection("tiny", {"a": "apple"})
@@ -218,7 +164,7 @@ def results_of(collection: Collection) -> dict[str, str]:
 
 
 def read(collection: Collection, maker: Maker, table: str) -> pd.DataFrame:
-    return read_table(collection.build / "results" / f"{table}.csv", expected(maker.pieces, table), REMAKE)
+    return read_evidence(collection.build / "results" / f"{table}.csv", expected(maker.pieces, table), REMAKE)
 
 
 def quiet(line: str) -> None:
@@ -428,8 +374,9 @@ def shared(pydocs_collection):
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_the_committed_tables_are_good(name, shared):
-    found = read_table(evidence.RESULTS / f"{name}.csv", experiments.keys(name, shared), f"make evidence ONLY={name}")
-    rows = (evidence.RESULTS / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    file = evidence.RESULTS / f"{name}.csv"
+    found = read_evidence(file, experiments.keys(name, shared), f"make evidence ONLY={name}")
+    rows = file.read_text(encoding="utf-8").splitlines()[1:]
     assert len(found) == len(rows)
 
 
@@ -441,7 +388,7 @@ def test_a_changed_recipe_makes_the_committed_rows_stale(name, shared, monkeypat
     with pytest.raises(
         WorkbookError, match=rf"data/results/{name}\.csv: the row .* is stale.*`make evidence ONLY={name}`"
     ):
-        read_table(evidence.RESULTS / f"{name}.csv", experiments.keys(name, shared), f"make evidence ONLY={name}")
+        read_evidence(evidence.RESULTS / f"{name}.csv", experiments.keys(name, shared), f"make evidence ONLY={name}")
 
 
 def test_a_changed_passage_query_or_judgment_makes_every_row_stale(pydocs_collection, shared):

@@ -15,11 +15,10 @@ from helpers.evaluation.measures import evaluate, first_pool
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import DATA, WorkbookError
-from helpers.training import experiments, reranking_experiments
+from helpers.training import experiments
 from helpers.training.evidence_commands import all_pieces, make, picked
-from helpers.training.experiments import log_file, results, table
-from helpers.training.fitting import Trained
-from helpers.training.recipe import Recipe
+from helpers.training.experiments import results, table, table_file
+from helpers.training.fitting import Recipe, Trained
 from helpers.training.triplets import NEGATIVES
 from helpers.training.tune import RERANKER
 
@@ -27,19 +26,19 @@ COMMITTED = experiments.TRAININGS
 
 
 def test_the_learning_curve_has_every_size_that_is_drawn_with_three_seeds():
-    trials = list(experiments.learning_curve())
+    trials = list(experiments.learning_curve_trials())
     drawn = {(size, seed) for size in (125, 250, 500, 1000) for seed in range(3)}
     assert {(t.size, t.recipe.seed) for t in trials} == {(0, 0), (None, 0)} | drawn
 
 
 def test_the_negatives_are_those_of_notebook_05_on_the_same_questions():
-    trials = list(experiments.negatives())
+    trials = list(experiments.negatives_trials())
     assert {t.negatives for t in trials} == set(NEGATIVES)
     assert {(t.size, t.recipe.epochs, t.recipe.fewest_steps) for t in trials} == {(500, 1.2, 12)}
 
 
 def test_each_recipe_changes_one_thing():
-    default, *others = experiments.recipes()
+    default, *others = experiments.recipe_trials()
     assert default.name == "default"
     for trial in others:
         fields = [*trial._fields, *trial.recipe.__dataclass_fields__]
@@ -50,7 +49,7 @@ def test_each_recipe_changes_one_thing():
 
 
 def test_the_change_that_was_best_on_few_questions_is_tried_on_all_beside_the_default():
-    every = [trial for trial in experiments.recipes() if trial.size is None]
+    every = [trial for trial in experiments.recipe_trials() if trial.size is None]
     assert [trial.recipe.learning_rate for trial in every] == [1e-4, 2e-4]
     assert all(trial.whole for trial in every)
 
@@ -82,9 +81,9 @@ def untrained(monkeypatch):
         return Trained(load_encoder(), collection.build, {})
 
     monkeypatch.setattr(experiments, "finetune_encoder", train)
-    monkeypatch.setattr(reranking_experiments, "finetune_late_interaction", train)
-    monkeypatch.setattr(reranking_experiments, "finetune_reranker", train)
-    monkeypatch.setattr(reranking_experiments, "tuned_encoder", tuned)
+    monkeypatch.setattr(experiments, "finetune_late_interaction", train)
+    monkeypatch.setattr(experiments, "finetune_reranker", train)
+    monkeypatch.setattr(experiments, "tuned_encoder", tuned)
     return asked
 
 
@@ -117,11 +116,12 @@ def test_a_bench_is_made_when_a_piece_is_and_not_before(small, untrained, monkey
 
 
 def test_the_trainings_of_two_experiments_that_are_one_share_its_model(small, untrained):
-    default = next(experiments.recipes())
-    in_batch = next(trial for trial in experiments.negatives() if trial.negatives == "in-batch")
-    curve = next(trial for trial in experiments.learning_curve() if (trial.name, trial.recipe.seed) == ("500", 0))
-    assert default.model == in_batch.model == curve.model != next(experiments.negatives()).model
-    every = [trial.model for trial in experiments.recipes() if trial.size is None]
+    default = next(experiments.recipe_trials())
+    in_batch = next(trial for trial in experiments.negatives_trials() if trial.negatives == "in-batch")
+    trials = experiments.learning_curve_trials()
+    curve = next(trial for trial in trials if (trial.name, trial.recipe.seed) == ("500", 0))
+    assert default.model == in_batch.model == curve.model != next(experiments.negatives_trials()).model
+    every = [trial.model for trial in experiments.recipe_trials() if trial.size is None]
     assert every[0] == "encoder-tuned" != every[1]
 
 
@@ -144,7 +144,7 @@ def test_quick_is_what_trains_on_few_questions_and_what_the_notebooks_have_train
     assert quick(small) == few
     trained_before(small, "encoder-tuned", Recipe())
     more = quick(small)
-    untrained = {("rerankers", a.name) for a in experiments.rerankers() if a.questions == 0}
+    untrained = {("rerankers", a.name) for a in experiments.reranker_attempts() if a.questions == 0}
     assert more - few == {("learning-curve", "all"), ("recipes", "all questions")} | untrained
     trained_before(small, "late-interaction-tuned", RERANKER.recipe)
     assert quick(small) - more == {("rerankers", "late interaction, tuned")}
@@ -170,13 +170,13 @@ def test_every_row_has_a_key_of_its_own():
 
 
 def test_another_collection_or_encoder_has_its_tables_in_the_build_folder(monkeypatch, pydocs_collection):
-    assert log_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
+    assert table_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
     own = Collection("tiny", {"a": "apple"})
-    assert log_file("recipes", own) == own.build / "results" / "recipes.csv"
+    assert table_file("recipes", own) == own.build / "results" / "recipes.csv"
     monkeypatch.setenv("ENCODER_MODEL", "all-MiniLM-L6-v2")
-    assert log_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
+    assert table_file("recipes", pydocs_collection) == DATA / "results" / "recipes.csv"
     monkeypatch.setenv("ENCODER_MODEL", "someone/else")
-    assert log_file("recipes", pydocs_collection) == pydocs_collection.build / "results" / "recipes.csv"
+    assert table_file("recipes", pydocs_collection) == pydocs_collection.build / "results" / "recipes.csv"
 
 
 def test_stale_results_of_ones_own_collection_name_the_command_with_the_collection(small, untrained, monkeypatch):
@@ -199,13 +199,6 @@ def test_a_notebook_shows_nothing_of_stale_or_missing_results_but_a_sentence(sma
     assert re.match(r"Refused: .*is stale.*\n$", capsys.readouterr().out)
 
 
-def test_results_of_an_experiment_that_is_none_are_refused():
-    with pytest.raises(
-        WorkbookError, match=r"no experiment 'recipe': name one of learning-curve, negatives, recipes, rer"
-    ):
-        table("recipe", Collection("tiny", {"a": "apple"}))
-
-
 def test_an_experiment_that_was_not_run_has_no_results():
     assert results("negatives", Collection("tiny", {"a": "apple"})).empty
 
@@ -226,7 +219,7 @@ def test_the_committed_learning_curve_has_every_size():
 
 def test_the_committed_attempts_at_reranking_are_those_of_the_code():
     log = pd.read_csv(DATA / "results" / "rerankers.csv")
-    assert set(log["name"]) <= {a.name for a in experiments.rerankers()}
+    assert set(log["name"]) <= {a.name for a in experiments.reranker_attempts()}
 
 
 def test_the_frontier_keeps_what_nothing_beats_in_both():

@@ -172,11 +172,6 @@ def test_forms_with_negatives_refuse_triplets_without(form):
         to_dataset(TRIPLETS[3:], CORPUS, form)
 
 
-def test_unknown_form_is_refused():
-    with pytest.raises(WorkbookError, match="no form 'pair': name one of pairs"):
-        to_dataset(TRIPLETS, CORPUS, "pair")
-
-
 @pytest.mark.parametrize("form", ["labelled pairs", "labelled lists"])
 def test_a_passage_that_is_both_is_refused(form):
     with pytest.raises(WorkbookError, match="'text of b' is both relevant and irrelevant to 'one'"):

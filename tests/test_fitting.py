@@ -26,9 +26,8 @@ from helpers.collection.collection import Collection
 from helpers.evaluation.choosing import DevRetrieval
 from helpers.models.load import load_trained, model_key
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.training.fitting import fit
+from helpers.training.fitting import Recipe, fit, mixed, prepared
 from helpers.training.losses import loss_for
-from helpers.training.recipe import Recipe, mixed, prepared
 
 # A query is the first words of its passage and its number: 60 to train on, 30 for dev.
 TEXTS = [f"{text} {i}" for i, text in enumerate(random_texts(90, words=90, length=8))]
@@ -706,12 +705,6 @@ def test_training_that_fails_leaves_the_model_of_the_one_before_in_its_place(enc
     after = fit(TOY, "m", again(), ROWS, Told(), QUICK)
     assert after.loaded
     assert model_key(after.model) == model_key(before.model)
-
-
-def test_a_loss_that_does_not_exist_leaves_nothing_behind(encoder, tmp_path):
-    with pytest.raises(WorkbookError, match="no loss 'cosine': use ranking, triplet, labels"):
-        fit(TOY, "m", encoder, ROWS, Told(), QUICK, "cosine")
-    assert not (tmp_path / "build" / "toy" / "models").exists()
 
 
 @pytest.mark.parametrize("loss", ["triplet", "labels"])

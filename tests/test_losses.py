@@ -442,13 +442,6 @@ def test_loss_of_labels_finds_the_semi_hard_triplets_of_the_batch_by_hand():
     assert loss.item() == pytest.approx(sum(rows) / 4, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "", "Triplet"])
-def test_kind_that_is_not_known_is_one_sentence_that_names_those_that_are(encoder, kind):
-    with pytest.raises(WorkbookError) as caught:
-        loss_for(encoder, 20.0, (), kind)
-    assert str(caught.value) == f"There is no loss {kind!r}: use ranking, triplet, labels, relation."
-
-
 def test_pairwise_loss_by_hand():
     # Directions 0°, 60° and 90°: cosines .5 (0-60), 0 (0-90), cos 30 (60-90).
     # Item 4 is related to item 2 alone, and 2 to 4; 0 to none.

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.course.run import execute
 from helpers.store.files import ROOT
-from helpers.store.progress import progress, tracked
+from helpers.store.progress import progress_bar, tracked
 
 
 class Clock:
@@ -41,7 +41,7 @@ def clock() -> Clock:
 
 def work(clock: Clock, seconds: float, total: int = 1000, what: str = "Encoding (document)", unit: str = "text"):
     """Do all of it, evenly over the seconds."""
-    with progress(total, what, unit, clock=clock) as bar:
+    with progress_bar(total, what, unit, clock=clock) as bar:
         for i in range(1, total + 1):
             clock.now = seconds * i / total
             bar.update(1)
@@ -65,7 +65,7 @@ def test_a_log_gets_a_few_whole_lines(clock, capsys):
 
 def test_between_two_lines_are_ten_seconds(clock, capsys):
     times = []
-    with progress(1000, "Reranking", "query", clock=clock) as bar:
+    with progress_bar(1000, "Reranking", "query", clock=clock) as bar:
         for i in range(1000):
             clock.now = i * 0.3
             bar.update(1)
@@ -85,14 +85,14 @@ def test_between_two_lines_are_ten_seconds(clock, capsys):
     ],
 )
 def test_a_line_says_how_far_and_how_long(clock, capsys, at, seconds, line):
-    bar = progress(3144, "Asking m", "query", clock=clock)
+    bar = progress_bar(3144, "Asking m", "query", clock=clock)
     clock.now = seconds
     bar.update(at)
     assert capsys.readouterr().err == line + "\n"
 
 
 def test_what_was_done_before_is_counted_and_takes_no_time(clock, capsys):
-    with progress(100, "Training mine", "step", done=50, clock=clock) as bar:
+    with progress_bar(100, "Training mine", "step", done=50, clock=clock) as bar:
         assert bar.n == 50
         bar.set_postfix_str("dev nDCG@10 0.512")
         clock.now = 10
@@ -104,7 +104,7 @@ def test_what_was_done_before_is_counted_and_takes_no_time(clock, capsys):
 
 
 def test_the_last_line_comes_once(clock, capsys):
-    bar = progress(1, "Reading", "file", clock=clock)
+    bar = progress_bar(1, "Reading", "file", clock=clock)
     clock.now = 20
     bar.update(1)
     assert capsys.readouterr().err == ""
@@ -141,7 +141,7 @@ def test_nothing_is_shown_when_tqdm_is_disabled(clock, monkeypatch, stream):
     monkeypatch.setattr(sys, "stderr", stream())
     work(clock, 65)
     assert list(tracked([1, 2], "Chunking", "document")) == [1, 2]
-    with progress(10, "Training mine", "step", done=5) as bar:
+    with progress_bar(10, "Training mine", "step", done=5) as bar:
         bar.update(5)
         bar.set_postfix_str("dev nDCG@10 0.512")
     assert sys.stderr.getvalue() == ""
@@ -149,7 +149,10 @@ def test_nothing_is_shown_when_tqdm_is_disabled(clock, monkeypatch, stream):
 
 @pytest.mark.parametrize(("settings", "drawn"), [({}, True), ({"TQDM_DISABLE": "1"}, False)])
 def test_an_open_notebook_gets_the_bar(tmp_path, settings, drawn):
-    cell = "from helpers.store.progress import progress\nwith progress(3, 'Working', 'step') as bar:\n    bar.update(3)"
+    cell = (
+        "from helpers.store.progress import progress_bar\n"
+        "with progress_bar(3, 'Working', 'step') as bar:\n    bar.update(3)"
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), tmp_path / "a.ipynb")
     execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {**os.environ, **settings})
     shown = "".join(output["text"] for output in nbformat.read(tmp_path / "b.ipynb", as_version=4).cells[0].outputs)
@@ -184,9 +187,8 @@ from pathlib import Path
 from datasets import Dataset
 from fakes import tiny_encoder
 from helpers.collection.collection import Collection
-from helpers.training.fitting import fit
+from helpers.training.fitting import Recipe, fit
 from helpers.models.load import load_trained, quiet_files
-from helpers.training.recipe import Recipe
 from helpers.course.relations import DevRelation
 
 texts = {f"t{i}": f"text number {i} of {'tea' if i % 2 else 'coffee'}" for i in range(16)}

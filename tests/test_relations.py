@@ -21,7 +21,7 @@ from helpers.course.relations import (
     vectors_of,
 )
 from helpers.store.files import WorkbookError
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe
 
 # 48 items: each of 6 colours with each of 8 things.
 TEXTS = {

@@ -115,13 +115,6 @@ def test_leaks_by_hand():
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("share", [0, 1, -0.5, 20, float("nan")])
-def test_share_out_of_range_is_refused(split, share):
-    with pytest.raises(WorkbookError, match="between 0 and 1"):
-        split(MANY, share)
-
-
-@BOTH_WAYS
 @pytest.mark.parametrize("triplets", [[], MANY[:1]])
 def test_too_few_to_split_are_refused(split, triplets):
     with pytest.raises(WorkbookError, match="at least two triplets"):

@@ -17,7 +17,7 @@ from helpers.evaluation.measures import per_query
 from helpers.labels.questions import Question
 from helpers.models.load import load_trained, model_key, pair_encoder, token_encoder
 from helpers.store.files import WorkbookError
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe
 from helpers.training.triplets import Triplet, build_triplets
 from helpers.training.tune import (
     FEWEST,

@@ -262,18 +262,6 @@ def test_mixed_with_one_negative_alternates_from_query_to_query():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"negatives": "hard"}, "no kind of negatives 'hard'"),
-        ({"negatives": "bm25-hard"}, "need bm25="),
-        ({"embedder": None}, "encoder-hard negatives need embedder="),
-        ({"negatives": "mixed", "embedder": None}, "need embedder="),
-        ({"negatives": "filtered"}, "need keep="),
-        ({"negatives": "bm25-hard", "bm25": BM25()}, "call bm25.index"),
-        ({"negatives": "bm25-hard", "bm25": BM25().index({"x": "query"})}, "found 'x', which is not in the corpus"),
-        ({"negatives": "filtered", "keep": lambda query, passages: [True]}, "gave 1 answers for 2 passages"),
-        ({"n": 0}, "n is at least 1"),
-        ({"n": 6, "depth": 5}, "n=6 and depth=5"),
-        ({"margin": 1.0}, "from 0 to below 1, not 1.0"),
-        ({"margin": -0.1}, "from 0 to below 1"),
         ({"corpus": {**BY_HAND["corpus"], "e": " \n"}}, "passage 'e' is empty"),
         ({"queries": {"q": " "}}, "query 'q' is empty"),
         ({"queries": {"other": "query"}}, "query 'q' is missing"),

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
+from helpers.evaluation.plots import COLORS, MARKERS, blank, bold_title
 
 
 def two_maps(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
@@ -65,7 +65,7 @@ def rank_shifts(
     axes.minorticks_off()
     axes.set(xlabel=f"rank of the first right passage, {names[0]}", ylabel=f"the same, {names[1]}")
     axes.legend(frameon=True, fontsize=9, loc="upper left")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -105,7 +105,7 @@ def learning_curve(table: pd.DataFrame, lines: Mapping[str, float], title: str) 
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -131,7 +131,7 @@ def seeds(table: pd.DataFrame, baseline: float, xlabel: str, title: str) -> Figu
     axes.set(yticks=range(len(means)), yticklabels=means.index, xlabel=xlabel)
     axes.set_xlim(0.8 * min(baseline, table["small dev"].min()), 1.04 * table["small dev"].max())
     axes.grid(axis="y", visible=False)
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -169,7 +169,7 @@ def quality_per_byte(table: pd.DataFrame, title: str) -> Figure:
     axes.set(xlabel="bytes a passage (log scale); the small numbers are dimensions", ylabel="nDCG@10")
     axes.set_ylim(0, 1.18 * table["ndcg@10"].max())
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -225,7 +225,7 @@ def trade_off(table: pd.DataFrame, title: str) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10 on dev")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -250,5 +250,5 @@ def token_scores(scores: np.ndarray, query: Sequence[str], passage: Sequence[str
     axes.tick_params(axis="x", rotation=90)
     axes.set(yticks=range(len(query)), yticklabels=query)
     axes.grid(visible=False)
-    headline(axes, title)
+    bold_title(axes, title)
     return figure

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
+from helpers.evaluation.plots import COLORS, MARKERS, blank, bold_title
 
 
 def similarity_histograms(kinds: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
@@ -57,7 +57,7 @@ def text_map(groups: Mapping[str, np.ndarray], title: str) -> Figure:
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -68,7 +68,7 @@ def agreement(first: Mapping[str, float], second: Mapping[str, float], xlabel: s
         axes.scatter(first[name], second[name], s=80, color=COLORS[i % 8], marker=MARKERS[i % 8], label=name, zorder=3)
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.15 * max(first.values())), ylim=(0, 1.15 * max(second.values())))
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -120,7 +120,7 @@ def rates(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -144,5 +144,5 @@ def by_rank(lines: Mapping[str, Mapping[int, float]], ylabel: str, title: str) -
     axes.set(xlabel="rank at which the passage was shown", ylabel=ylabel)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure

@@ -19,8 +19,7 @@ from helpers.evaluation.measures import RESAMPLES, Qrels
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Run
 from helpers.store.files import WorkbookError
-from helpers.training.fitting import Trained, fit
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe, Trained, fit
 
 SHOTS = (1, 2, 4, 8, 16)
 DRAWS = 5  # random draws of the examples, whose spread is shown

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon
 
 from helpers.course.shop import Product
-from helpers.evaluation.plots import COLORS, MARKERS, blank, headline
+from helpers.evaluation.plots import COLORS, MARKERS, blank, bold_title
 
 PAINT = {
     "red": "#c8322b",
@@ -176,7 +176,7 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) 
         ylim=(0, 1),
     )
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -223,7 +223,7 @@ def wardrobe(rows: Mapping[str, Sequence[Product]], right: Mapping[str, Sequence
             axes.text(x, y - 0.58, f"{product.colour} {product.type}\n{product.cut}", ha="center", va="top", fontsize=8)
     axes.set(xlim=(-2.3, 1.25 * count - 0.6), ylim=(-1.5 * (len(rows) - 1) - 0.95, 0.62), aspect="equal")
     axes.axis("off")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -239,5 +239,5 @@ def spread_lines(frames: Mapping[str, pd.DataFrame], x: str, y: str, xlabel: str
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure

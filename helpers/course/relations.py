@@ -15,8 +15,7 @@ from helpers.models.embed import encode, unit
 from helpers.retrieval.first_stages import Run, top_k
 from helpers.store.files import WorkbookError, fingerprint
 from helpers.training.export import to_dataset
-from helpers.training.fitting import Trained, fit
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe, Trained, fit
 from helpers.training.triplets import Triplet
 from helpers.training.tune import check_triplets
 

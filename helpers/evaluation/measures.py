@@ -95,10 +95,10 @@ def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap percentile interval of the mean over queries; (nan, nan) for fewer than two."""
     if len(values) < 2:
         return float("nan"), float("nan")
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         (np.asarray(values),), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
@@ -119,7 +119,7 @@ def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
     values = np.asarray(differences, dtype=float)
     if len(values) < 2 or not values.any():
         return 1.0
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",
@@ -127,7 +127,7 @@ def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
         n_resamples=RESAMPLES,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -30,7 +30,7 @@ def blank(width: float, height: float, columns: int = 1):
     return figure, axes
 
 
-def headline(axes, title: str) -> None:
+def bold_title(axes, title: str) -> None:
     """Put the takeaway in bold above the axes, at the left."""
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
 
@@ -50,7 +50,7 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     )
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(rows) - 0.2)
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -72,7 +72,7 @@ def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
         xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)",
     )
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -90,7 +90,7 @@ def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figu
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="k: passages looked at (log scale)", ylabel="recall@k: right passages found", ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -105,7 +105,7 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
     axes.set_ylim(0, 1.25 * float(np.nanmax(table.to_numpy())))
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, ncols=min(4, len(table.columns)), loc="upper left")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -133,7 +133,7 @@ def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
     axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -147,7 +147,7 @@ def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -
     axes.set_xticklabels([str(i + 1) for i in range(len(labels))])
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="cosine similarity")
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -166,7 +166,7 @@ def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, s
     )
     axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
     axes.set_ylim(0, 1.15 * max(means.values()))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure
 
 
@@ -190,5 +190,5 @@ def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: i
     )
     axes.set(xlabel="training step", ylabel="nDCG@10 on dev")
     axes.set_ylim(0, 1.15 * max(values))
-    headline(axes, title)
+    bold_title(axes, title)
     return figure

@@ -45,8 +45,8 @@ def _file(collection: Collection) -> Path:
 def _findings(collection: Collection) -> dict:
     """Verdicts and figures of this version of the collection; those of an older version are dropped."""
     path = _file(collection)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if found.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
+    findings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return findings if findings.get("key") == collection.key else {"key": collection.key, "verdicts": {}, "figures": {}}
 
 
 def _in_order(kept: dict[str, Any]) -> list[Any]:
@@ -61,9 +61,9 @@ class Findings:
         self.collection, self.notebook = collection, notebook
 
     def _keep(self, kind: str, name: str, value: str | list[str]) -> None:
-        found = _findings(self.collection)
-        found[kind][f"{self.notebook}/{name}"] = value
-        write_text(_file(self.collection), json.dumps(found, ensure_ascii=False))
+        findings = _findings(self.collection)
+        findings[kind][f"{self.notebook}/{name}"] = value
+        write_text(_file(self.collection), json.dumps(findings, ensure_ascii=False))
 
     def say(self, name: str, sentence: str) -> None:
         """Print a verdict, a sentence that a cell computed, and keep it for the report."""
@@ -104,13 +104,13 @@ def scoreboards(board: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def write_report(collection: Collection) -> Path:
     """Write ``report.html`` with scoreboard, figures and verdicts, and return its path; the page loads nothing else."""
-    found = _findings(collection)
+    findings = _findings(collection)
     page = render(
         "helpers.evaluation",
         collection=collection,
         scoreboards=scoreboards(read_scoreboard(collection)),
-        verdicts=_in_order(found["verdicts"]),
-        figures=_in_order(found["figures"]),
+        verdicts=_in_order(findings["verdicts"]),
+        figures=_in_order(findings["figures"]),
     )
     path = collection.build / "report.html"
     write_text(path, page)

@@ -49,7 +49,7 @@ def _curve(curve: Mapping[int, float], start: float, gain: Mapping[str, float] |
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set(xlabel="queries trained on (log scale)", ylabel="nDCG@10 on dev, small collection\n(does not start at 0)")
     axes.legend(frameon=False, fontsize=9)
-    plots.headline(axes, "What more data buys")
+    plots.bold_title(axes, "What more data buys")
     return figure
 
 

@@ -29,7 +29,7 @@ from helpers.retrieval.first_stages import BM25, Dense
 from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.store.stages import Stages
 from helpers.training.adapter import train_adapter
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe
 from helpers.training.splits import enough
 from helpers.training.triplets import Triplet
 

@@ -26,8 +26,7 @@ from helpers.retrieval.first_stages import Run, fold
 from helpers.store.files import fingerprint
 from helpers.training.adapter import train_adapter
 from helpers.training.export import to_dataset
-from helpers.training.fitting import Trained, training_key
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe, Trained, training_key
 from helpers.training.triplets import Triplet, build_triplets
 from helpers.training.tune import FEWEST, TrainingSet, finetune_encoder, sample_queries
 

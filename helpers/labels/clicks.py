@@ -120,10 +120,10 @@ def simulate(
         start.isoformat(),
         shuffled,
     )
-    found, happened = [], []
+    search_rows, happened = [], []
     for i, (query, places) in enumerate(zip(chosen, order, strict=True)):
         docs = [top[query][place] for place in places[: len(top[query])]]
-        found.append(
+        search_rows.append(
             {
                 "search_id": f"{key}{i:016x}",
                 "time": start + timedelta(seconds=int(seconds[i])),
@@ -139,14 +139,14 @@ def simulate(
     for kind, cells, delay in (("cited", cited, 1), ("clicked", clicked, 3), ("copied", copied, 4)):
         for i, place in zip(*np.nonzero(cells), strict=True):
             later = timedelta(seconds=delay + (0 if kind == "cited" else 2 * int(place)))
-            happened.append((i, later, kind, found[i]["doc_ids"][place]))
+            happened.append((i, later, kind, search_rows[i]["doc_ids"][place]))
     for kind, rows, delay in (("thumbs_up", up, 50), ("thumbs_down", down, 50), ("reformulated", reformulated, 55)):
         happened += [(i, timedelta(seconds=delay), kind, None) for i in np.nonzero(rows)[0]]
     happened.sort(key=lambda event: (event[0], event[1]))
-    return found, [
+    return search_rows, [
         {
-            "search_id": found[i]["search_id"],
-            "time": found[i]["time"] + later,
+            "search_id": search_rows[i]["search_id"],
+            "time": search_rows[i]["time"] + later,
             "kind": kind,
             "doc_id": doc,
             "detail": None,

@@ -58,11 +58,11 @@ def _nearest(
         for word in set(tokenize(text)):
             holders.setdefault(word, []).append(j)
     kept = np.ones(len(others), dtype=bool)
-    found: list[tuple[float, int]] = []
+    nearest: list[tuple[float, int]] = []
     for i, text in enumerate(texts):
         reach = i if earlier else len(others)
         if not reach:
-            found.append((0.0, -1))
+            nearest.append((0.0, -1))
             continue
         similarities = np.where(kept[:reach], other_vectors[:reach] @ vectors[i], -1.0)
         bag = set(tokenize(text))
@@ -73,8 +73,8 @@ def _nearest(
         alike = best if similarities[best] >= cosine else closest if shared[closest] >= words else -1
         if earlier and alike >= 0:
             kept[i] = False
-        found.append((float(similarities[best]), alike))
-    return found
+        nearest.append((float(similarities[best]), alike))
+    return nearest
 
 
 def check_questions(
@@ -157,9 +157,9 @@ def open_questions(collection: Collection) -> list[Question]:
     They are the same whichever notebook asks first: the language model at hand writes ``ASKED`` questions, and those
     that pass every gate are taken, or all of them if none passes.
     """
-    found = questions_of(collection)
-    if found:
-        return found
+    existing = questions_of(collection)
+    if existing:
+        return existing
     llm = open_llm(collection.build)
     live = generate_questions(collection, llm, ASKED[llm.small])
     tables = collection.build / "lancedb"

@@ -39,14 +39,14 @@ def pairs(run: Run, k: int) -> list[tuple[str, str]]:
 
 def _wanted(run: Run, k: int, queries: Mapping[str, str], corpus: Mapping[str, str]) -> list[tuple[str, str]]:
     """The pairs of ``pairs``; raises WorkbookError when the text of one is missing."""
-    found = pairs(run, k)
-    for what, key, texts in [("query", q, queries) for q, _ in found] + [("passage", d, corpus) for _, d in found]:
+    wanted = pairs(run, k)
+    for what, key, texts in [("query", q, queries) for q, _ in wanted] + [("passage", d, corpus) for _, d in wanted]:
         if key not in texts:
             raise WorkbookError(
                 f"The run names the {what} {key!r}, which has no text here: "
                 "judge with the queries and the corpus it was made from."
             )
-    return found
+    return wanted
 
 
 def judge(llm: LLM, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 5) -> pd.DataFrame:
@@ -85,11 +85,11 @@ def query_likelihood(
     return pd.DataFrame(rows, columns=["query", "doc", "score"])
 
 
-def _kappa(truth: np.ndarray, found: np.ndarray) -> float:
+def _kappa(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Quadratic kappa (Cohen, 1968) of grades 0, 1, 2; 0 if one of the two never varies: kappa says nothing then."""
-    if min(len(np.unique(truth)), len(np.unique(found))) < 2:
+    if min(len(np.unique(truth)), len(np.unique(predicted))) < 2:
         return 0.0
-    return float(cohen_kappa_score(truth, found, labels=list(GRADES), weights="quadratic"))
+    return float(cohen_kappa_score(truth, predicted, labels=list(GRADES), weights="quadratic"))
 
 
 def _within(grade: int) -> int:
@@ -194,12 +194,12 @@ def calibrate(judged: pd.DataFrame, qrels: Qrels, seed: int = 0) -> Calibration:
     ]
     if not known:
         raise WorkbookError("None of these pairs is judged: calibrate on the queries of a judged split.")
-    names, found, truth = (np.array(column) for column in zip(*known, strict=True))
+    names, predicted, truth = (np.array(column) for column in zip(*known, strict=True))
     by_query = [np.flatnonzero(names == q) for q in dict.fromkeys(names.tolist())]
 
     def resampled(rows: np.ndarray) -> float:
         chosen = np.concatenate([by_query[i] for i in rows])
-        return _kappa(truth[chosen], found[chosen])
+        return _kappa(truth[chosen], predicted[chosen])
 
     low = high = float("nan")
     if len(by_query) > 1:
@@ -212,8 +212,8 @@ def calibrate(judged: pd.DataFrame, qrels: Qrels, seed: int = 0) -> Calibration:
             rng=np.random.default_rng(seed),
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
-    kappa, yes = _kappa(truth, found), found > 0
-    matrix = pd.DataFrame(confusion_matrix(truth, found, labels=list(GRADES)), index=GRADES, columns=GRADES)
+    kappa, yes = _kappa(truth, predicted), predicted > 0
+    matrix = pd.DataFrame(confusion_matrix(truth, predicted, labels=list(GRADES)), index=GRADES, columns=GRADES)
     sure = low if low == low else -1.0
     verdict = "trust it" if sure >= TRUSTED else "use it beside a person" if sure >= USABLE else "do not trust it"
     return Calibration(
@@ -241,7 +241,7 @@ def with_zeros(qrels: Qrels, run: Run) -> dict[str, dict[str, int]]:
 
 def as_qrels(judged: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Judged pairs (columns query, doc, grade) as qrels."""
-    found: dict[str, dict[str, int]] = {}
+    qrels: dict[str, dict[str, int]] = {}
     for query, doc, grade in judged[["query", "doc", "grade"]].itertuples(index=False):
-        found.setdefault(query, {})[doc] = int(grade)
-    return found
+        qrels.setdefault(query, {})[doc] = int(grade)
+    return qrels

@@ -128,10 +128,11 @@ def import_rows(
         raise WorkbookError('columns does not say where the query is: add {"query": "its column in the file"}.')
     if not rows:
         raise WorkbookError(f"{path} has no rows: it needs one search a row.")
-    found = dict.fromkeys(name for _, row in rows for name in row)
+    file_columns = dict.fromkeys(name for _, row in rows for name in row)
     for ours, theirs in columns.items():
-        if theirs not in found:
-            raise WorkbookError(f"{path}, line 1: missing column {theirs!r} for {ours} (found {', '.join(found)}).")
+        if theirs not in file_columns:
+            names = ", ".join(file_columns)
+            raise WorkbookError(f"{path}, line 1: missing column {theirs!r} for {ours} (found {names}).")
 
     stored = log.searches()
     times, now, alike = dict(zip(stored["search_id"], stored["time"], strict=True)), as_utc(), Counter()

@@ -97,8 +97,8 @@ def generate_questions(
     docs = sample_passages(collection, -(-n // per_passage), seed)
     wanted = [[kinds[(i * per_passage + j) % len(kinds)] for j in range(per_passage)] for i in range(len(docs))]
     write = _write_small if llm.small else _write
-    found = list(dict.fromkeys(write(collection, llm, docs, wanted)))[:n]
-    return [Question(f"g-{fingerprint(doc, kind, text)[:10]}", text, kind, doc) for doc, kind, text in found]
+    written = list(dict.fromkeys(write(collection, llm, docs, wanted)))[:n]
+    return [Question(f"g-{fingerprint(doc, kind, text)[:10]}", text, kind, doc) for doc, kind, text in written]
 
 
 def small_prompt(collection: Collection, kind: str) -> Prompt:
@@ -163,7 +163,7 @@ def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
     Raises WorkbookError on a missing field, an unknown kind, an id that stands there twice, or a passage that the
     corpus does not have.
     """
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for number, row in read_jsonl(path):
         missing = [name for name in ("_id", "text", "kind", "doc") if not str(row.get(name) or "").strip()]
         if missing:
@@ -173,7 +173,7 @@ def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
             raise WorkbookError(
                 f"{path}, line {number}: there is no kind of question {question.kind!r}: use {', '.join(KINDS)}."
             )
-        if question.id in found:
+        if question.id in questions:
             raise WorkbookError(
                 f"{path}, line {number}: the id {question.id!r} stands there twice: give every question its own."
             )
@@ -181,8 +181,8 @@ def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
             raise WorkbookError(
                 f"{path}, line {number}: the passage {question.doc!r} is not in the corpus: remove the line."
             )
-        found[question.id] = question
-    return list(found.values())
+        questions[question.id] = question
+    return list(questions.values())
 
 
 def shipped_questions(collection: Collection) -> list[Question]:
@@ -199,5 +199,5 @@ def made_questions_file(collection: Collection) -> Path:
 def questions_of(collection: Collection) -> list[Question]:
     """The shipped questions, else those that notebook 03 made and kept for this collection, else none."""
     made = made_questions_file(collection)
-    found = shipped_questions(collection)
-    return found or (read_questions(made, collection.corpus) if made.is_file() else [])
+    shipped = shipped_questions(collection)
+    return shipped or (read_questions(made, collection.corpus) if made.is_file() else [])

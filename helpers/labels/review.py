@@ -122,7 +122,7 @@ def topics(queries: Sequence[str], vectors: np.ndarray, n: int | None = None, se
     weights = dense * np.log1p(dense.sum(axis=1).mean() / dense.sum(axis=0))
     words = counter.get_feature_names_out()
     best = [[words[j] for j in np.argsort(-row, kind="stable")[:9] if row[j] > 0] for row in weights]
-    names = [", ".join(_one_a_stem(found)[:3]) or f"topic {i + 1}" for i, found in enumerate(best)]
+    names = [", ".join(_one_a_stem(top_words)[:3]) or f"topic {i + 1}" for i, top_words in enumerate(best)]
     twice = Counter(names)
     names = [f"{name} ({i + 1})" if twice[name] > 1 else name for i, name in enumerate(names)]
     return [names[label] for label in labels]
@@ -155,10 +155,10 @@ def by_topic(queue: pd.DataFrame, topic: Mapping[str, str]) -> pd.DataFrame:
         return pd.Series({"queries": len(group), "searches": group["searches"].sum(), **weighted})
 
     rows = {name: mean(group) for name, group in table.groupby("topic")}
-    found = pd.DataFrame(rows, index=["queries", "searches", *columns]).T
-    found["failing"] = found[list(SIGNALS)].mean(axis=1)
-    found[["queries", "searches"]] = found[["queries", "searches"]].astype(int)
-    return found.sort_values("failing", ascending=False, kind="stable").rename_axis("topic")
+    summary = pd.DataFrame(rows, index=["queries", "searches", *columns]).T
+    summary["failing"] = summary[list(SIGNALS)].mean(axis=1)
+    summary[["queries", "searches"]] = summary[["queries", "searches"]].astype(int)
+    return summary.sort_values("failing", ascending=False, kind="stable").rename_axis("topic")
 
 
 class Panel(ipywidgets.VBox):

@@ -147,8 +147,9 @@ class SearchLog:
         stored = self._read("searches", ["search_id", "system", "doc_ids"]).to_pylist()
         known, ids = {row["search_id"]: row for row in stored}, Counter(row["search_id"] for row in new)
         for row in new:
-            same = known.get(row["search_id"], row)
-            if ids[row["search_id"]] > 1 or (same["system"], same["doc_ids"]) != (row["system"], list(row["doc_ids"])):
+            earlier = known.get(row["search_id"], row)
+            differs = (earlier["system"], earlier["doc_ids"]) != (row["system"], list(row["doc_ids"]))
+            if differs or ids[row["search_id"]] > 1:
                 raise WorkbookError(f"The id {row['search_id']!r} stands for two searches: give each its own.")
         new = [row for row in new if row["search_id"] not in known]
         self._append("searches", new)

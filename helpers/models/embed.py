@@ -10,7 +10,7 @@ from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
 from helpers.models.load import model_key
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.store.progress import progress
+from helpers.store.progress import progress_bar
 
 os.environ.setdefault("LANCE_LOG", "error")  # LanceDB announces every new table otherwise
 
@@ -62,7 +62,7 @@ class Embedder(Protocol):
     """Anything that turns texts into unit vectors: a local encoder or a service."""
 
     name: str
-    key: str  # changes whenever the vectors would
+    key: str  # a fingerprint: embedders with the same key give the same vectors
     width: int
 
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
@@ -119,7 +119,7 @@ class VectorCache:
             return 0
         missing.sort(key=len)  # texts of like length share a block, so that blocks have little padding
         table = self._open()
-        with progress(len(missing), f"Encoding ({task})", "text") as bar:
+        with progress_bar(len(missing), f"Encoding ({task})", "text") as bar:
             for start in range(0, len(missing), BLOCK):
                 block = missing[start : start + BLOCK]
                 vectors = [np.asarray(v, dtype=self.dtype).ravel() for v in compute(block, task)]
@@ -149,8 +149,8 @@ class VectorCache:
         wanted = sorted(set(rows))
         if not wanted:
             return []
-        found = self._open().take_offsets(wanted).select(["vector"]).to_arrow()["vector"]
-        by_row = {row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, found, strict=True)}
+        stored = self._open().take_offsets(wanted).select(["vector"]).to_arrow()["vector"]
+        by_row = {row: value.values.to_numpy(zero_copy_only=False) for row, value in zip(wanted, stored, strict=True)}
         return [by_row[row] for row in rows]
 
 

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from helpers.models.services import asking, openai_client, price
 from helpers.models.smollm import LINE_TOKENS, PENALTY, Conversation, SmolLM2
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.store.progress import progress
+from helpers.store.progress import progress_bar
 
 Schema = TypeVar("Schema", bound=BaseModel)
-Keep = Callable[[int, "Reply"], None]  # gets the position of a conversation in its batch, and its reply
+KeepReply = Callable[[int, "Reply"], None]  # gets the position of a conversation in its batch, and its reply
 DEFAULT_MODEL = "gpt-4.1-mini"
 ANSWER_TOKENS = 80  # assumed length of an answer, to price it before it is known
 GO_ON = "raise LLM_MAX_CALLS or LLM_MAX_USD and run again, what was answered is kept"
@@ -51,7 +51,7 @@ class Backend(Protocol):
     batch: int
     small: bool  # too small for long instructions and JSON: prompts come in a short form
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None: ...
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: KeepReply) -> None: ...
 
 
 class InProcess:
@@ -63,7 +63,7 @@ class InProcess:
         self.model = model or SmolLM2()
         self.name, self.key = self.model.name, fingerprint(self.model.name, "Q4_1", PENALTY, LINE_TOKENS)
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: KeepReply) -> None:
         """Answer the whole batch, then give each reply to ``keep``; status empty where the model wrote nothing."""
         for i, made in enumerate(self.model.answer(conversations, schema)):
             keep(i, Reply(json.dumps(made), "answered" if all(str(v) for v in made.values()) else "empty"))
@@ -79,7 +79,7 @@ class Endpoint:
         self.client = openai_client()
         self.key = fingerprint(self.name, str(self.client.base_url))
 
-    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: Keep) -> None:
+    def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel], keep: KeepReply) -> None:
         """Ask all conversations at the same time and give each reply to ``keep``.
 
         Raises WorkbookError when one cannot be asked. Requests under way at that moment, or at an interrupt, are
@@ -127,9 +127,9 @@ def estimate_usd(model: str, conversations: Sequence[Conversation], answer_token
 
 def parse(text: str, schema: type[Schema]) -> Schema | None:
     """The answer as the schema, also from inside a code fence or a sentence; None when it does not fit."""
-    found = re.search(r"\{.*\}", text, re.DOTALL)
+    match = re.search(r"\{.*\}", text, re.DOTALL)
     with contextlib.suppress(ValidationError):
-        return schema.model_validate_json(found[0] if found else text)
+        return schema.model_validate_json(match[0] if match else text)
     return None
 
 
@@ -153,7 +153,7 @@ class LLM:
 
     @property
     def key(self) -> str:
-        """Changes whenever the answers may: another model, another prompt form, another budget."""
+        """A fingerprint of what the answers depend on besides the prompts: the model and the budget."""
         return fingerprint(self.backend.key, self.max_calls, self.max_usd)
 
     def _keep(self, records: Mapping[str, list]) -> None:
@@ -197,7 +197,7 @@ class LLM:
         new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in before}
         todo = list(new)[: self._within_budget(list(new.values()))] if new else []
         todo.sort(key=lambda k: sum(len(m["content"]) for m in new[k]))  # like lengths share a batch
-        with progress(len(todo), f"Asking {self.name}", "answer") as bar:
+        with progress_bar(len(todo), f"Asking {self.name}", "answer") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 if self.max_usd is not None and self.usd > self.max_usd:  # answers were longer than estimated
                     break
@@ -232,11 +232,11 @@ class LLM:
         keys = [fingerprint(self.backend.key, list(c), t, "likelihood") for c, t in pairs]
         new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self._known}
         todo = sorted(new, key=lambda k: len(new[k][0][-1]["content"]))
-        with progress(len(todo), "Likelihoods", "text") as bar:
+        with progress_bar(len(todo), "Likelihoods", "text") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 batch = todo[start : start + self.backend.batch]
-                found = self.backend.model.log_likelihoods(*zip(*(new[k] for k in batch), strict=True))
-                self._keep({k: ["likelihood", value] for k, value in zip(batch, found, strict=True)})
+                likelihoods = self.backend.model.log_likelihoods(*zip(*(new[k] for k in batch), strict=True))
+                self._keep({k: ["likelihood", value] for k, value in zip(batch, likelihoods, strict=True)})
                 bar.update(len(batch))
         return [self._known[k][1] for k in keys]
 

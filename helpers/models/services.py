@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 
 def price(model: str, column: str) -> float:
-    """Dollars from the dated table in data/prices.csv; nan for a model that is not in it."""
+    """Dollars from a column of the dated table in data/prices.csv; nan for a model that is not in it."""
     table = pd.read_csv(DATA / "prices.csv").set_index("model")
     return float(table[column].get(model, float("nan")))
 
@@ -89,6 +89,7 @@ def _failed(service: str, status: int | None, setting: str) -> WorkbookError:
 
 
 def clip(text: str) -> str:
+    """The text cut to ``MAX_BYTES`` bytes of UTF-8; a blank where the text is empty."""
     return text.encode()[:MAX_BYTES].decode(errors="ignore") or " "
 
 
@@ -196,9 +197,9 @@ def cohere_client() -> cohere.ClientV2:
 def service_embedders() -> list[Embedder]:
     """The services' embedders whose keys are set; none without a key."""
     set_ = keys_set()
-    found: list[Embedder] = []
+    embedders: list[Embedder] = []
     if set_["OPENAI_API_KEY"] or set_["OPENAI_BASE_URL"]:
-        found.append(OpenAIEmbedder(os.environ.get("OPENAI_EMBEDDING_MODEL") or "text-embedding-3-small"))
+        embedders.append(OpenAIEmbedder(os.environ.get("OPENAI_EMBEDDING_MODEL") or "text-embedding-3-small"))
     if set_["CO_API_KEY"]:
-        found.append(CohereEmbedder())
-    return found
+        embedders.append(CohereEmbedder())
+    return embedders

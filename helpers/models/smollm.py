@@ -127,11 +127,11 @@ class SmolLM2:
         if not all(answers):
             raise WorkbookError("An empty text has no likelihood: leave it out.")
         rows = [a + t for a, t in zip(asked, answers, strict=True)]
-        found = []
+        likelihoods = []
         for answer, scores in zip(answers, self._log_probabilities(rows, max(map(len, answers)) + 1), strict=True):
             before = scores[-len(answer) - 1 : -1]  # the position before a token foretells it
-            found.append(float(before[torch.arange(len(answer)), torch.tensor(answer)].mean()))
-        return found
+            likelihoods.append(float(before[torch.arange(len(answer)), torch.tensor(answer)].mean()))
+        return likelihoods
 
     def answer(self, conversations: Sequence[Conversation], schema: type[BaseModel]) -> list[dict]:
         """One dict per conversation with the schema's fields, filled in their order."""
@@ -142,10 +142,10 @@ class SmolLM2:
             if get_origin(info.annotation) is Literal:
                 options = get_args(info.annotation)
                 scores = self.choose(conversations, leads, [str(o) for o in options])
-                found = [options[int(row.argmax())] for row in scores]
+                filled = [options[int(row.argmax())] for row in scores]
             else:
-                found = self.lines(conversations, leads)
-            for value, made in zip(values, found, strict=True):
+                filled = self.lines(conversations, leads)
+            for value, made in zip(values, filled, strict=True):
                 value[field] = made
-            leads = [f"{lead} {made}\n" for lead, made in zip(leads, found, strict=True)]
+            leads = [f"{lead} {made}\n" for lead, made in zip(leads, filled, strict=True)]
         return values

@@ -35,19 +35,19 @@ class Retriever(ABC):
 
     @property
     def key(self) -> str:
-        """Changes whenever the answers over the same corpus would; a combined retriever includes its parts' keys."""
+        """A fingerprint: retrievers with the same key give the same answers over the same corpus."""
         return fingerprint(type(self).__name__, self.name)
 
     @abstractmethod
     def index(self, corpus: Mapping[str, str]) -> "Retriever":
-        """Make ready to search ``{doc_id: text}``; returns itself."""
+        """Prepare to search this corpus, ``{doc_id: text}``; returns the retriever itself."""
 
     @abstractmethod
     def search(self, text: str, k: int) -> dict[str, float]:
-        """One query as in production, nothing cached: ``{doc_id: score}``, best first, at most k."""
+        """Answer one query, as in production without any cache: ``{doc_id: score}``, best first, at most k."""
 
     def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
-        """All queries: a run with at most k passages a query, ties broken by id."""
+        """Answer all queries: a run with at most k passages a query; equal scores in the order of the ids."""
         return {qid: self.search(text, k) for qid, text in queries.items()}
 
 
@@ -77,10 +77,8 @@ class BM25(Retriever):
             # rank-bm25's formula: "atire" is the weight with the factor k1 + 1, which bm25s's "lucene" leaves out
             self.bm25 = bm25s.BM25(method="atire", idf_method="lucene", k1=1.5, b=0.75)
             self.bm25.index(tokens, show_progress=False)
-        elif self.chosen == "rank-bm25":
-            self.bm25 = LuceneBM25(tokens, k1=1.5, b=0.75)
         else:
-            raise WorkbookError(f"There is no BM25 engine {self.engine!r}: use 'rank-bm25' or 'bm25s'.")
+            self.bm25 = LuceneBM25(tokens, k1=1.5, b=0.75)
         return self
 
     def search(self, text: str, k: int) -> dict[str, float]:

@@ -31,7 +31,7 @@ class Reranker(ABC):
 
     @property
     def key(self) -> str:
-        """Changes whenever the scores would."""
+        """A fingerprint: rerankers with the same key give the same scores."""
         return fingerprint(type(self).__name__, self.name)
 
     @abstractmethod
@@ -39,10 +39,10 @@ class Reranker(ABC):
         """float of shape (passages,), higher is more relevant."""
 
     def prepare(self, passages: Sequence[str]) -> None:  # noqa: B027 — most rerankers have nothing to prepare
-        """Compute ahead what does not depend on the query; nothing by default."""
+        """Compute for these passages, before any query is scored, what does not depend on it; by default nothing."""
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
-        """The first stage's best k of each query, scored anew; passages below k are left out. Ties broken by id."""
+        """Score the first stage's best k passages of each query anew: a run of these alone; ties broken by id."""
         best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
         self.prepare([corpus[d] for docs in best.values() for d in docs])
         reranked: Run = {}
@@ -127,7 +127,7 @@ class CrossEncoderReranker(Reranker):
 
 
 class TwoStage(Retriever):
-    """A retriever whose best ``depth`` passages a reranker puts in order; what is deeper keeps its place below.
+    """A retriever whose best ``depth`` passages are put in a new order by a reranker; the others follow unchanged.
 
     ``weight`` in [0, 1] mixes the reranker's scores with the first stage's by ``fuse``; 1 is the reranker alone, whose
     scores are then kept. Passages below ``depth`` get scores under the lowest of them, in their old order.

@@ -1,17 +1,13 @@
 """Committed evidence: results that take too long to compute every time, shown only while they fit this code and data.
 
-A row of a table (``data/results/<name>.csv``) and a run (``data/runs/<name>.tsv.gz``) carry two fingerprints. ``key``
-covers everything that the values depend on (weights, texts, parameters, seed); ``check`` covers that key and the values
-as they stand in the file. Whoever reads evidence says which key it must have. If the key differs or the file was
-edited, a WorkbookError says so and names the command that makes the evidence again.
+Every row of a table (``data/results/<name>.csv``) carries two fingerprints. ``key`` covers everything that the values
+depend on (weights, texts, parameters, seed); ``check`` covers that key and the values as they stand in the file.
+Whoever reads evidence says which key it must have. If the key differs or the file was edited, a WorkbookError says so
+and names the command that makes the evidence again.
 """
 
 import csv
-import gzip
 import io
-import os
-import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,7 @@ import pandas as pd
 
 from helpers.store.files import DATA, ROOT, WorkbookError, fingerprint, write_text
 
-RESULTS, RUNS = DATA / "results", DATA / "runs"
+RESULTS = DATA / "results"
 BY = ("name", "seed")  # what tells the rows of a table apart
 MARKS = ("key", "check")
 Id = tuple[str, int]
@@ -53,7 +49,7 @@ class Piece:
         return f"{self.table}/{self.name}, seed {self.seed}"
 
 
-def shown(file: Path) -> str:
+def display_path(file: Path) -> str:
     """A file's path as a person would type it: relative to the workbook's folder if it lies in there, else as it is."""
     return file.relative_to(ROOT).as_posix() if file.is_relative_to(ROOT) else str(file)
 
@@ -101,10 +97,10 @@ def read_rows(file: Path) -> list[Row]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise WorkbookError(f"{shown(file)} is no table ({error}): remove it and make it anew.") from error
+        raise WorkbookError(f"{display_path(file)} is no table ({error}): remove it and make it anew.") from error
 
 
-def read_table(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFrame:
+def read_evidence(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFrame:
     """A table of evidence, after a check of every row in it; rows that have not been made yet may be missing.
 
     ``expected`` is {(name, seed): key} and ``remake`` the command that makes the table. Empty where there is no file.
@@ -115,7 +111,9 @@ def read_table(file: Path, expected: Mapping[Id, str], remake: str) -> pd.DataFr
         wrong = fault(row, expected) or ("stands there twice" if _id(row) in seen else "")
         if wrong:
             name, seed = (cell or "?" for cell in _id(row))
-            raise WorkbookError(f"{shown(file)}: the row {name!r}, seed {seed}, {wrong}; make it anew with `{remake}`.")
+            raise WorkbookError(
+                f"{display_path(file)}: the row {name!r}, seed {seed}, {wrong}; make it anew with `{remake}`."
+            )
         seen.add(_id(row))
     return pd.read_csv(file, dtype={"name": str}) if rows else pd.DataFrame()
 
@@ -138,44 +136,3 @@ def write_row(file: Path, row: Row, known: Iterable[Id]) -> None:
     writer.writerows(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text.getvalue())
-
-
-def write_run(file: Path, run: Mapping[str, Mapping[str, float]], key: str) -> None:
-    """Keep a run, ``{query_id: {doc_id: score}}``, with its key; the same run gives the same bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    for query, docs in run.items():  # a query that found nothing is a line of its own
-        writer.writerows([(query, doc, repr(float(score))) for doc, score in docs.items()] or [(query,)])
-    body, packed = text.getvalue(), io.BytesIO()
-    with gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as stream:
-        stream.write(f"# key={key} check={fingerprint(key, body)}\n{body}".encode())
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(packed.getvalue())
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise WorkbookError(f"Cannot write {file} ({error.strerror}): free some space and run again.") from error
-
-
-def read_run(file: Path, key: str, remake: str) -> dict[str, dict[str, float]]:
-    """The run that was kept under this key, ``{query_id: {doc_id: score}}``; empty where there is no file.
-
-    Raises WorkbookError when the file is damaged, was edited by hand or is stale; ``remake`` is the command it names.
-    """
-    try:
-        head, _, body = gzip.decompress(file.read_bytes()).decode().partition("\n")
-    except FileNotFoundError:
-        return {}
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise WorkbookError(f"{shown(file)} is damaged ({error}); make it anew with `{remake}`.") from error
-    marks = re.fullmatch(r"# key=(\w+) check=(\w+)", head)
-    if not marks or marks[2] != fingerprint(marks[1], body):
-        raise WorkbookError(f"{shown(file)} {_EDITED}; make it anew with `{remake}`.")
-    if marks[1] != key:
-        raise WorkbookError(f"{shown(file)} {_STALE}; make it anew with `{remake}`.")
-    run: dict[str, dict[str, float]] = {}
-    for query, *found in csv.reader(io.StringIO(body), delimiter="\t"):
-        run.setdefault(query, {}).update({found[0]: float(found[1])} if found else {})
-    return run

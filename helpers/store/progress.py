@@ -77,10 +77,10 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def progress(
+def progress_bar(
     total: int, what: str, unit: str, done: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> tqdm | Lines:
-    """A bar or plain lines, for use as ``with progress(total, "Encoding", "text") as bar``.
+    """A bar or plain lines, for use as ``with progress_bar(total, "Encoding", "text") as bar``.
 
     ``bar.update(n)`` counts n more items as done, ``bar.set_postfix_str("dev nDCG@10 0.512")`` adds a note. ``done`` is
     the number of items that an earlier run finished before it was cut off.
@@ -95,7 +95,7 @@ def tracked(
     items: Collection[Item], what: str, unit: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Item]:
     """Yield the items one by one and show the progress."""
-    with progress(len(items), what, unit, clock=clock) as bar:
+    with progress_bar(len(items), what, unit, clock=clock) as bar:
         for item in items:
             yield item
             bar.update(1)

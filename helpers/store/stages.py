@@ -49,14 +49,14 @@ class Stages:
         """
         key, file = fingerprint(name, _call(name, make, inputs)), self.file(name)
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            stored = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = {}
-        if isinstance(found, dict) and found.get("key") == key:
+            stored = {}
+        if isinstance(stored, dict) and stored.get("key") == key:
             if name not in self.made and name not in self.kept:  # told once a run, however often it is asked for
                 self.kept.append(name)
-                self._line(name, "kept", tell(found["value"]))
-            return found["value"]
+                self._line(name, "kept", tell(stored["value"]))
+            return stored["value"]
         start = time.perf_counter()
         # Through JSON, so that a first run sees what a second would.
         text = json.dumps(make(*inputs), ensure_ascii=False)
@@ -112,7 +112,7 @@ def thresholds(function: Callable[..., Any]) -> dict[str, str]:
     Only calls to functions and classes of the helpers and of the function's own module are followed. Values without a
     fingerprint, such as paths, are left out.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     todo, seen = [function], set()
     while todo:
         part = inspect.unwrap(todo.pop())
@@ -123,7 +123,7 @@ def thresholds(function: Callable[..., Any]) -> dict[str, str]:
             todo += [m for m in map(_as_function, vars(part).values()) if m is not None]
             todo += [base for base in part.__bases__ if _is_ours(base, function)]
             continue
-        found[f"{part.__module__}: {part.__qualname__}"] = [
+        values[f"{part.__module__}: {part.__qualname__}"] = [
             *(part.__defaults__ or ()),
             *(part.__kwdefaults__ or {}).values(),
         ]
@@ -131,8 +131,8 @@ def thresholds(function: Callable[..., Any]) -> dict[str, str]:
             if _is_ours(value, function):
                 todo.append(value)
             elif name.lstrip("_").isupper():
-                found[f"{part.__module__}: {name}"] = value.pattern if isinstance(value, re.Pattern) else value
-    return {name: key for name, value in sorted(found.items()) if (key := _fingerprint_or_none(value))}
+                values[f"{part.__module__}: {name}"] = value.pattern if isinstance(value, re.Pattern) else value
+    return {name: key for name, value in sorted(values.items()) if (key := _fingerprint_or_none(value))}
 
 
 def _fingerprint_or_none(value: Any) -> str | None:

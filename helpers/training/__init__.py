@@ -1,12 +1,11 @@
 """Training data, splits without leaks, losses, a resumable training loop, and the trainings and experiments on them."""
 
 from helpers.training.adapter import train_adapter
-from helpers.training.cohere_tuning import RETIRED
 from helpers.training.examples import convert, validate
 from helpers.training.experiments import results
 from helpers.training.export import FORMS, read_cohere, read_parquet, to_dataset, write_cohere, write_parquet
+from helpers.training.fitting import Recipe
 from helpers.training.forgetting import answered, everyday, relatedness, see_also
-from helpers.training.recipe import Recipe
 from helpers.training.splits import COLLECT_BELOW, LIGHT_BELOW, coverage, enough, leaks, split_by_passage, split_rows
 from helpers.training.triplets import NEGATIVES, build_triplets, false_negatives
 from helpers.training.tune import (
@@ -26,7 +25,6 @@ __all__ = [
     "LIGHT_BELOW",
     "NEGATIVES",
     "RERANKER",
-    "RETIRED",
     "Recipe",
     "answered",
     "build_triplets",

@@ -24,11 +24,11 @@ def train_adapter(
     epochs: int = 20,
     seed: int = 0,
 ) -> tuple[np.ndarray, list[float]]:
-    """Train a matrix that query vectors are multiplied by; returns it, of shape (width, width), and its curve on dev.
+    """Train a matrix of shape (width, width) that query vectors are multiplied by; returns (matrix, curve on dev).
 
     The curve is nDCG@10 on ``dev``, a pair of queries and qrels: first before training, then after each epoch. The
-    matrix starts as the identity and learns from in-batch negatives. The one of the best epoch on dev is returned, or
-    the identity when no epoch is better.
+    matrix starts as the identity, which changes nothing, and learns from in-batch negatives. The matrix of the epoch
+    that is best on dev is returned, or the identity when no epoch is better than the start.
 
     Only vectors are needed, so the embeddings of a service can be adapted too; it takes seconds on a CPU. Raises
     WorkbookError when there are no triplets. Source: the linear query adapters of dense retrieval, as in Suresh et al.
@@ -45,7 +45,7 @@ def train_adapter(
     others: dict[str, set[int]] = {}
     for t in rows:
         others.setdefault(same(t.query), set()).add(place[t.positive_id])
-    also_right = {i: found for i, t in enumerate(rows) if len(found := others[same(t.query)]) > 1}
+    also_right = {i: positives for i, t in enumerate(rows) if len(positives := others[same(t.query)]) > 1}
     passages = torch.from_numpy(everything)
     asked = embedder.embed(list(dev[0].values()), "query")
     rng = torch.Generator().manual_seed(seed)
@@ -63,8 +63,8 @@ def train_adapter(
             docs, position = right[batch].unique(return_inverse=True)
             scores = functional.normalize(queries[batch] @ matrix, dim=1) @ passages[docs].T
             for i, row in enumerate(batch.tolist()):
-                if found := also_right.get(row):  # neither is another positive of the same query
-                    spared = [j for j, doc in enumerate(docs.tolist()) if doc in found and j != position[i]]
+                if positives := also_right.get(row):  # neither is another positive of the same query
+                    spared = [j for j, doc in enumerate(docs.tolist()) if doc in positives and j != position[i]]
                     scores[i, spared] = float("-inf")
             loss = functional.cross_entropy(scores * SCALE, position)
             optimizer.zero_grad()

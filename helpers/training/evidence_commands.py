@@ -11,11 +11,16 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from helpers.collection.collection import Collection, open_collection
-from helpers.store.evidence import Id, Piece, Row, as_row, fault, read_rows, read_table, shown, write_row
+from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_evidence, read_rows, write_row
 from helpers.store.files import DATA, ROOT, WorkbookError, exit_code, fingerprint
-from helpers.training import experiments, reranking_experiments
-from helpers.training.experiments import Bench, log_file, shared_key
-from helpers.training.reranking_experiments import RerankingBench
+from helpers.training.experiments import (
+    EncoderBench,
+    RerankerBench,
+    encoder_pieces,
+    reranker_pieces,
+    shared_key,
+    table_file,
+)
 
 Say = Callable[[str], None]
 
@@ -23,10 +28,9 @@ Say = Callable[[str], None]
 def all_pieces(collection: Collection) -> list[Piece]:
     """Every row of every experiment as a piece of evidence; listing them encodes and trains nothing."""
     shared = shared_key(collection)
-    bench = cache(lambda: Bench(collection))
-    reranking = cache(lambda: RerankingBench(bench()))
-    trainings = experiments.pieces(collection, shared, bench)
-    return [*trainings, *reranking_experiments.pieces(collection, shared, reranking)]
+    encoders = cache(lambda: EncoderBench(collection))
+    rerankers = cache(lambda: RerankerBench(encoders()))
+    return [*encoder_pieces(collection, shared, encoders), *reranker_pieces(collection, shared, rerankers)]
 
 
 def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:
@@ -37,13 +41,13 @@ def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:
     """
     table, _, part = only.partition("/")
     of_table = [piece for piece in pieces if table in ("", piece.table)]
-    found = [p for p in of_table if part == p.name] or [p for p in of_table if part in p.name]
-    if not found:
+    matching = [p for p in of_table if part == p.name] or [p for p in of_table if part in p.name]
+    if not matching:
         tables = ", ".join(dict.fromkeys(piece.table for piece in pieces))
         raise WorkbookError(
             f"There is no evidence {only!r}: name a table ({tables}), or a part of a name in it as in recipes/width."
         )
-    return found
+    return matching
 
 
 def expected(pieces: Sequence[Piece], table: str) -> dict[Id, str]:
@@ -69,7 +73,7 @@ def make(collection: Collection, pieces: Sequence[Piece], only: str = "", say: S
     """
     for piece in picked(pieces, only):
         keys = expected(pieces, piece.table)
-        table, kept = log_file(piece.table, collection), collection.build / "evidence" / f"{piece.table}.csv"
+        table, kept = table_file(piece.table, collection), collection.build / "evidence" / f"{piece.table}.csv"
         before, row, took = find_row(read_rows(table), piece), find_row(read_rows(kept), piece), "kept"
         if fault(row, keys):
             began = time.perf_counter()
@@ -89,22 +93,22 @@ def check(collection: Collection, pieces: Sequence[Piece], commit: str, say: Say
     """
     committed = {}
     for table in dict.fromkeys(piece.table for piece in pieces):
-        read_table(log_file(table, collection), expected(pieces, table), f"make evidence ONLY={table}")
-        committed[table] = read_rows(log_file(table, collection))
+        read_evidence(table_file(table, collection), expected(pieces, table), f"make evidence ONLY={table}")
+        committed[table] = read_rows(table_file(table, collection))
     quick = [piece for piece in pieces if piece.quick and find_row(committed[piece.table], piece)]
     if not quick:
         raise WorkbookError("No committed evidence can be made again in minutes: run `make evidence` and commit it.")
     piece = quick[int(fingerprint(commit), 16) % len(quick)]
     old, began = find_row(committed[piece.table], piece), time.perf_counter()
     new = make_row(piece)
-    column, took, file = piece.measured[0], time.perf_counter() - began, log_file(piece.table, collection)
+    column, took, file = piece.measured[0], time.perf_counter() - began, table_file(piece.table, collection)
     values = f"{column} {old.get(column, 'none')} committed, {new.get(column, 'none')} now"
     say(f"{piece}, made again in {took:.0f} s: {values} (may differ by {piece.tolerance})")
     for column in piece.measured:
         a, b = (float(row.get(column, "nan")) for row in (old, new))
         if not abs(a - b) <= piece.tolerance:  # a value that is missing is too far as well
             raise WorkbookError(
-                f"{piece}: {column} is {b:.5f} when made again and {a:.5f} in {shown(file)}, more than "
+                f"{piece}: {column} is {b:.5f} when made again and {a:.5f} in {display_path(file)}, more than "
                 f"{piece.tolerance} apart; find what has changed, "
                 f"or make the table anew with `make evidence ONLY={piece.table}`."
             )

@@ -129,28 +129,28 @@ def convert(rows: Sequence[Row], to: str, *, uncited_is_negative: bool | None = 
         raise WorkbookError(
             f"Rows of {schema} do not say what an answer cited: citations come from logged answers only."
         )
-    said = list(_judgments(rows, schema, uncited_is_negative))
-    if not said:
+    judgments = list(_judgments(rows, schema, uncited_is_negative))
+    if not judgments:
         raise WorkbookError("No passage is cited: without the uncited ones nothing is left to convert.")
     if to == JUDGMENTS:
-        return [{"query": query, "passage": passage, "is_relevant": relevant} for query, passage, relevant in said]
+        return [{"query": query, "passage": passage, "is_relevant": relevant} for query, passage, relevant in judgments]
     if to == PAIRS:
-        lost = sum(not relevant for _, _, relevant in said)
+        lost = sum(not relevant for _, _, relevant in judgments)
         if lost:
             raise WorkbookError(f"{lost} irrelevant passages would be lost: pairs hold answers only; use examples.")
-        return [{"question": query, "answer": passage} for query, passage, _ in said]
-    return group_by_query(said)
+        return [{"question": query, "answer": passage} for query, passage, _ in judgments]
+    return group_by_query(judgments)
 
 
-def group_by_query(said: Iterable[tuple[str, str, bool]]) -> list[Row]:
+def group_by_query(judgments: Iterable[tuple[str, str, bool]]) -> list[Row]:
     """Group (query, passage, is relevant) into rows of the schema "examples", one a query; repetitions count once.
 
     Raises WorkbookError for a query without a relevant passage and for a passage judged both relevant and irrelevant.
     """
-    found: dict[str, Row] = {}
+    examples: dict[str, Row] = {}
     sides: dict[tuple[str, str], bool] = {}
-    for query, passage, relevant in said:
-        row = found.setdefault(same(query), {"question": query, "positive_examples": [], "negative_examples": []})
+    for query, passage, relevant in judgments:
+        row = examples.setdefault(same(query), {"question": query, "positive_examples": [], "negative_examples": []})
         pair = (same(query), same(passage))
         if sides.get(pair, relevant) is not relevant:
             raise WorkbookError(
@@ -159,10 +159,10 @@ def group_by_query(said: Iterable[tuple[str, str, bool]]) -> list[Row]:
         if pair not in sides:
             row["positive_examples" if relevant else "negative_examples"].append(passage)
         sides[pair] = relevant
-    lone = [row["question"] for row in found.values() if not row["positive_examples"]]
+    lone = [row["question"] for row in examples.values() if not row["positive_examples"]]
     if lone:
         raise WorkbookError(
             f"{len(lone)} queries have irrelevant passages alone and would be lost (the first: {lone[0][:60]!r}): "
             "an example needs a positive; keep them as judgments."
         )
-    return list(found.values())
+    return list(examples.values())

@@ -1,4 +1,4 @@
-"""The long experiments behind notebooks 06 and 07: what they compare, their results, and the trainings of the encoder.
+"""The long experiments behind notebooks 06 and 07: what they compare, their trainings, and their results.
 
 The results are committed evidence, ``data/results/<name>.csv`` (for another collection or encoder, in the build
 folder). Each row is one training, scored on dev and never on test. ``make evidence ONLY=learning-curve`` makes or
@@ -16,22 +16,32 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers.collection.collection import Collection
-from helpers.evaluation.choosing import DEV_PASSAGES, DevRetrieval, dev_corpus
-from helpers.evaluation.measures import evaluate
+from helpers.evaluation.choosing import DEV_PASSAGES, DevReranking, DevRetrieval, dev_corpus, reranker_of
+from helpers.evaluation.measures import choose_weight, evaluate
 from helpers.models.embed import CachedEmbedder, LocalEmbedder
-from helpers.models.load import PACKAGED, load_encoder, load_late_interaction, model_key
-from helpers.retrieval.first_stages import BM25, Dense
+from helpers.models.load import PACKAGED, load_encoder, load_late_interaction, model_key, pair_encoder, token_encoder
+from helpers.retrieval.first_stages import BM25, Dense, Run
 from helpers.retrieval.rerankers import LateInteraction
-from helpers.store.evidence import RESULTS, Id, Piece, read_table
+from helpers.store.evidence import RESULTS, Id, Piece, read_evidence
 from helpers.store.files import WorkbookError, fingerprint
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Recipe
 from helpers.training.triplets import NEGATIVES, Triplet, build_triplets
-from helpers.training.tune import RERANKER, TrainingSet, finetune_encoder, open_training_set, sample_queries
+from helpers.training.tune import (
+    RERANKER,
+    TrainingSet,
+    finetune_encoder,
+    finetune_late_interaction,
+    finetune_reranker,
+    open_training_set,
+    sample_queries,
+    tuned_encoder,
+)
 
 SIZES = (0, 125, 250, 500, 1000, None)  # None: all
 SEEDS = (0, 1, 2)  # of the learning curve
 BUDGET = 500  # questions in the comparisons of negatives and of recipes
 UNLIKE = 0.9  # of the positive's score: above it, late interaction takes a negative for a false one
+MEASURED = ("alone", "mixed", "first stage")  # nDCG@10 of a reranker, of its mixture with the first stage, of that
 WHOLE = tuple("ndcg@10 recall@10 recall@100 mrr@10 judged@10".split())  # measured over the whole collection
 
 
@@ -89,7 +99,7 @@ class Attempt(NamedTuple):
     mined: int = 200
 
 
-def learning_curve() -> Iterator[Trial]:
+def learning_curve_trials() -> Iterator[Trial]:
     """Trials on more and more questions.
 
     A seed also draws the questions. Where there is nothing to draw, for none and for all of them, one seed is enough.
@@ -99,13 +109,13 @@ def learning_curve() -> Iterator[Trial]:
             yield Trial("all" if size is None else str(size), size, recipe=Recipe(seed=seed), whole=True)
 
 
-def negatives() -> Iterator[Trial]:
+def negatives_trials() -> Iterator[Trial]:
     """The kinds of negatives of notebook 05, with the same questions and the same number of epochs."""
     for kind in NEGATIVES:
         yield Trial(kind, negatives=kind)
 
 
-def recipes() -> Iterator[Trial]:
+def recipe_trials() -> Iterator[Trial]:
     """Trials that change one thing at a time in the default recipe."""
     changes: dict[str, dict] = {
         "default": {},
@@ -120,7 +130,7 @@ def recipes() -> Iterator[Trial]:
     yield Trial("all questions, learning rate 2e-4", None, recipe=Recipe(learning_rate=2e-4), whole=True)
 
 
-def rerankers() -> Iterator[Attempt]:
+def reranker_attempts() -> Iterator[Attempt]:
     """The attempts at a second stage, the cheapest first."""
     recipe = RERANKER.recipe
     cross = replace(recipe, batch_size=8)
@@ -131,11 +141,11 @@ def rerankers() -> Iterator[Attempt]:
 
 
 TRAININGS: dict[str, Callable[[], Iterator[Trial]]] = {
-    "learning-curve": learning_curve,
-    "negatives": negatives,
-    "recipes": recipes,
+    "learning-curve": learning_curve_trials,
+    "negatives": negatives_trials,
+    "recipes": recipe_trials,
 }
-EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, "rerankers": rerankers}
+EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, "rerankers": reranker_attempts}
 
 
 def shared_key(collection: Collection) -> str:
@@ -150,14 +160,14 @@ def keys(name: str, shared: str) -> dict[Id, str]:
 
     A reranker's key contains the default recipe too, because the reranker works on the encoder that was tuned by it.
     """
-    found = {}
+    row_keys = {}
     for trial in EXPERIMENTS[name]():
         first_stage = [repr(Recipe())] if isinstance(trial, Attempt) else []
-        found[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
-    return found
+        row_keys[trial.name, trial.recipe.seed] = fingerprint(repr(trial), shared, *first_stage)
+    return row_keys
 
 
-def log_file(name: str, collection: Collection) -> Path:
+def table_file(name: str, collection: Collection) -> Path:
     """The file of a table: committed for the default collection and the packaged encoder, else in the build folder."""
     default = collection.name == "pydocs" and os.environ.get("ENCODER_MODEL", "") in ("", PACKAGED)
     return (RESULTS if default else collection.build / "results") / f"{name}.csv"
@@ -170,43 +180,41 @@ def command(name: str, collection: Collection) -> str:
 
 
 def table(name: str, collection: Collection) -> pd.DataFrame:
-    """An experiment's table for this collection, empty if it was not run. Raises WorkbookError as ``read_table``."""
-    if name not in EXPERIMENTS:
-        raise WorkbookError(f"There is no experiment {name!r}: name one of {', '.join(EXPERIMENTS)}.")
-    file = log_file(name, collection)
+    """An experiment's table for this collection, empty if it was not run. Raises WorkbookError as ``read_evidence``."""
+    file = table_file(name, collection)
     if not file.is_file():
         return pd.DataFrame()
-    return read_table(file, keys(name, shared_key(collection)), command(name, collection))
+    return read_evidence(file, keys(name, shared_key(collection)), command(name, collection))
 
 
 def results(name: str, collection: Collection) -> pd.DataFrame:
     """The table for a notebook; where it was not made or may not be shown, prints why and returns an empty one."""
     try:
-        found = table(name, collection)
+        evidence = table(name, collection)
     except WorkbookError as error:
         print(f"Refused: {error}")
         return pd.DataFrame()
-    if found.empty:
+    if evidence.empty:
         print(f"Skipped: `{command(name, collection)}` makes this evidence for {collection.name}.")
-    return found
+    return evidence
 
 
-class Bench:
-    """What all trials of a collection share: questions, dev set, base vectors, and the scores before any training."""
+class EncoderBench:
+    """Trains and scores the trials of a collection; it holds what they share: questions, dev set and base encoder."""
 
     def __init__(self, collection: Collection):
         self.collection = collection
-        self.set: TrainingSet = open_training_set(collection)
+        self.data: TrainingSet = open_training_set(collection)
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
         self.bm25 = BM25("bm25s").index(collection.corpus)
-        small = dev_corpus(collection.corpus, self.set.dev_qrels, self.base.retrieve(self.set.dev))
-        self.dev = DevRetrieval(self.set.dev, self.set.dev_qrels, small)
-        self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
+        small = dev_corpus(collection.corpus, self.data.dev_qrels, self.base.retrieve(self.data.dev))
+        self.dev = DevRetrieval(self.data.dev, self.data.dev_qrels, small)
+        self.whole = DevRetrieval(self.data.dev, self.data.dev_qrels, collection.corpus)
 
     def triplets(self, trial: Trial) -> list[Triplet]:
         """The training rows of a trial; the recipe's seed draws its questions."""
-        queries, positives = sample_queries(self.set, trial.size, trial.recipe.seed)
+        queries, positives = sample_queries(self.data, trial.size, trial.recipe.seed)
         return build_triplets(
             self.collection.corpus,
             queries,
@@ -223,21 +231,21 @@ class Bench:
 
     def run(self, trial: Trial) -> dict:
         """Train one trial and score it on dev; returns {column: value} of its row."""
-        record, found = {}, self.base.retrieve(self.set.dev)
+        record, run = {}, self.base.retrieve(self.data.dev)
         if trial.size != 0:
             rows = self.triplets(trial)
             trained = finetune_encoder(self.collection, rows, self.dev, load_encoder(), trial.recipe, trial.model)
             record = trained.record
-            found = self.whole.retrieve(trained.model, 100) if trial.whole else {}
+            run = self.whole.retrieve(trained.model, 100) if trial.whole else {}
         row = {
             "name": trial.name,
             "seed": trial.recipe.seed,
             "rows": record.get("rows", 0),
             "step": record.get("step", 0),
-            "questions": len(self.set.queries) if trial.size is None else trial.size,
+            "questions": len(self.data.queries) if trial.size is None else trial.size,
         }
         row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
-        scores = evaluate(self.set.dev_qrels, found) if found else {}
+        scores = evaluate(self.data.dev_qrels, run) if run else {}
         row |= {measure: scores[measure] for measure in WHOLE if scores}
         row = {column: round(value, 5) if isinstance(value, float) else value for column, value in row.items()}
         return row | {"seconds": round(record.get("seconds", 0))}
@@ -267,16 +275,90 @@ def is_trained(collection: Collection, model: str, recipe: Recipe) -> bool:
     return record.get("recipe") == json.loads(json.dumps(asdict(recipe)))
 
 
-def pieces(collection: Collection, shared: str, bench: Callable[[], Bench]) -> list[Piece]:
+class RerankerBench:
+    """Trains and scores the attempts at a reranker; it holds what they share: questions, encoders, first stage."""
+
+    def __init__(self, bench: EncoderBench):
+        self.collection, self.data, self.tables = bench.collection, bench.data, bench.tables
+        tuned = tuned_encoder(self.collection, self.data, bench.base).model
+        self.encoders = {"encoder": load_encoder(), "tuned encoder": tuned}
+        self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.tables).index(self.collection.corpus)
+
+    def triplets(self, attempt: Attempt) -> list[Triplet]:
+        """The training rows of an attempt.
+
+        Negatives come from the tuned first stage, because its mistakes are what a reranker has to correct.
+        """
+        queries, positives = sample_queries(self.data, attempt.questions, seed=attempt.recipe.seed)
+        return build_triplets(
+            self.collection.corpus,
+            queries,
+            positives,
+            attempt.negatives,
+            n=attempt.per_query,
+            embedder=CachedEmbedder(self.first.embedder, self.tables),
+            depth=attempt.mined,
+        )
+
+    def trained(self, attempt: Attempt, near: Run) -> tuple:
+        """(the attempt's model, seconds of its training); without questions it stays untrained, in 0 seconds.
+
+        The checkpoint is the one that orders the passages of ``near`` best, for the dev queries.
+        """
+        encoder, cross = self.encoders[attempt.start], attempt.kind == "cross-encoder"
+        model = (pair_encoder if cross else token_encoder)(encoder)
+        if not attempt.questions:
+            return model, 0.0
+        tune = finetune_reranker if cross else finetune_late_interaction
+        dev = DevReranking(self.data.dev, self.data.dev_qrels, near, self.collection.corpus)
+        done = tune(self.collection, self.triplets(attempt), dev, model, attempt.recipe, attempt.model)
+        return done.model, done.record["seconds"]
+
+    def run(self, attempt: Attempt) -> dict:
+        """Train an attempt and score it on dev, alone and mixed with the first stage; returns {column: value}."""
+        near = self.first.retrieve(self.data.dev, attempt.depth)
+        model, seconds = self.trained(attempt, near)
+        scores = reranker_of(model).rerank(self.data.dev, near, self.collection.corpus, attempt.depth)
+        weight, means = choose_weight(self.data.dev_qrels, near, scores)
+        return {
+            "name": attempt.name,
+            "seed": attempt.recipe.seed,
+            "start": attempt.start,
+            "questions": attempt.questions,
+            "first stage": round(means[0.0], 5),
+            "alone": round(evaluate(self.data.dev_qrels, scores)["ndcg@10"], 5),
+            "mixed": round(means[weight], 5),
+            "weight": weight,
+            "seconds": round(seconds),
+        }
+
+
+def encoder_pieces(collection: Collection, shared: str, bench: Callable[[], EncoderBench]) -> list[Piece]:
     """The pieces of evidence of the encoder's trainings; ``bench`` is called only when one of them is made."""
     ready = is_trained(collection, "encoder-tuned", Recipe())
-    found = []
+    pieces = []
     for table, trials in TRAININGS.items():
         for trial, ((name, seed), key) in zip(trials(), keys(table, shared).items(), strict=True):
             few = trial.size is not None and trial.size <= BUDGET
             quick = few or (ready and trial.model == "encoder-tuned")
             tolerance = 0.03 if trial.size != 0 else 0.002  # what is trained differs more from machine to machine
-            found.append(
+            pieces.append(
                 Piece(table, name, seed, key, lambda trial=trial: bench().run(trial), trial.measured, tolerance, quick)
             )
-    return found
+    return pieces
+
+
+def reranker_pieces(collection: Collection, shared: str, bench: Callable[[], RerankerBench]) -> list[Piece]:
+    """The pieces of evidence of the rerankers; ``bench`` is called only when one of them is made.
+
+    All start from the tuned encoder: none is quick before that is trained, nor quite the same on every machine.
+    """
+    ready = is_trained(collection, "encoder-tuned", Recipe())
+    pieces = []
+    for attempt, ((name, seed), key) in zip(reranker_attempts(), keys("rerankers", shared).items(), strict=True):
+        loaded = attempt.model == "late-interaction-tuned" and is_trained(collection, attempt.model, attempt.recipe)
+        quick = ready and (attempt.questions == 0 or loaded)
+        pieces.append(
+            Piece("rerankers", name, seed, key, lambda attempt=attempt: bench().run(attempt), MEASURED, quick=quick)
+        )
+    return pieces

@@ -46,11 +46,11 @@ def to_examples(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> list[
 
     Raises WorkbookError when a passage is a positive of one triplet and a negative of another with the same query.
     """
-    said = []
+    judgments = []
     for t in triplets:
-        said.append((t.query, _text(corpus, t.positive_id), True))
-        said += [(t.query, _text(corpus, doc), False) for doc in t.negative_ids]
-    return group_by_query(said)
+        judgments.append((t.query, _text(corpus, t.positive_id), True))
+        judgments += [(t.query, _text(corpus, doc), False) for doc in t.negative_ids]
+    return group_by_query(judgments)
 
 
 def to_dataset(triplets: Sequence[Triplet], corpus: Mapping[str, str], form: str) -> Dataset:
@@ -68,10 +68,8 @@ def to_dataset(triplets: Sequence[Triplet], corpus: Mapping[str, str], form: str
 
     n is the largest number of negatives of any triplet. Some rows are left out, so compare the numbers of rows: from
     "triplets" a triplet without negatives, from "tuples" one with fewer than n, from "labelled lists" a query without
-    negatives. Raises WorkbookError for an unknown form, and when no row is left.
+    negatives. Raises WorkbookError when no row is left.
     """
-    if form not in FORMS:
-        raise WorkbookError(f"There is no form {form!r}: name one of {', '.join(FORMS)}.")
     if form.startswith("labelled"):
         columns = _labelled(to_examples(triplets, corpus), form)
     else:
@@ -91,7 +89,7 @@ def _unlabelled(triplets: Sequence[Triplet], corpus: Mapping[str, str], form: st
     else:
         rows = [(t, t.negative_ids) for t in triplets if n and len(t.negative_ids) == n]
     columns = {"anchor": [t.query for t, _ in rows], "positive": [_text(corpus, t.positive_id) for t, _ in rows]}
-    names = {"pairs": [], "triplets": ["negative"]}.get(form, [f"negative_{i}" for i in range(1, n + 1)])
+    names = {"pairs": [], "triplets": ["negative"], "tuples": [f"negative_{i}" for i in range(1, n + 1)]}[form]
     return columns | {name: [_text(corpus, docs[i]) for _, docs in rows] for i, name in enumerate(names)}
 
 

@@ -1,4 +1,4 @@
-"""Tests of what a model may have lost by tuning: related passages, by their own links, and everyday questions."""
+"""Has a model become worse at other things by tuning? Two tests: finding related passages, and everyday questions."""
 
 import re
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _COLON = re.compile(r"\s*:(?=\s|$)")  # between the names of a line and what the
 
 
 def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Related passages, {doc: {linked doc: 1}}, by the "See Also" sections of reference pages; {} where there are none.
+    """Which passages are related: {doc: {linked doc: 1}}, from the "See Also" sections of reference pages.
 
-    The pages are in numpydoc's form. A short name is looked up beside the page (``numpy.cumsum`` for ``cumsum`` on
-    ``numpy.sum``), then further up.
+    Pages without such a section are left out. The pages are in numpydoc's form. A short name is looked up beside the
+    page (``numpy.cumsum`` for ``cumsum`` on ``numpy.sum``), then further up.
     """
-    found: dict[str, dict[str, int]] = {}
+    links: dict[str, dict[str, int]] = {}
     for doc, page in pages.items():
         section = _SEE_ALSO.search(page)
         if doc not in corpus or section is None:
@@ -33,8 +33,8 @@ def see_also(pages: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, d
         names = [name for head in heads for name in re.split(r"[,\s]+", head) if name]
         linked = {target for name in names if (target := _resolved(name, doc, corpus)) and target != doc}
         if linked:
-            found[doc] = dict.fromkeys(sorted(linked), 1)
-    return found
+            links[doc] = dict.fromkeys(sorted(linked), 1)
+    return links
 
 
 def _resolved(name: str, page: str, corpus: Mapping[str, str]) -> str | None:
@@ -44,9 +44,9 @@ def _resolved(name: str, page: str, corpus: Mapping[str, str]) -> str | None:
 
 
 def relatedness(embedder: Embedder, corpus: Mapping[str, str], links: Mapping[str, Mapping[str, int]]) -> np.ndarray:
-    """nDCG@10 of the nearest neighbours of each passage in ``links``, in their order.
+    """How well each page's links are found as its nearest neighbours: nDCG@10, of shape (links,), in their order.
 
-    The passages that its page links to are the right ones; the passage itself does not count.
+    The passage itself does not count as a neighbour.
     """
     ids = sorted(corpus)
     vectors = embedder.embed([corpus[d] for d in ids], "document")
@@ -71,7 +71,7 @@ def everyday() -> tuple[Texts, Texts, dict[str, dict[str, int]]]:
 
 
 def answered(embedder: Embedder, corpus: Mapping[str, str], queries: Mapping[str, str], qrels) -> np.ndarray:
-    """nDCG@10 of each query by exact search, in the order of the queries."""
+    """nDCG@10 of each query by exact search over the corpus, of shape (queries,), in the order of the queries."""
     ids = sorted(corpus)
     passages = embedder.embed([corpus[d] for d in ids], "document")
     run = nearest(queries, embedder.embed(list(queries.values()), "query"), ids, passages, 10)

@@ -99,8 +99,8 @@ def _settings(column: Features) -> dict[str, Any]:
 def _can_be_cut(columns: Sequence[Features]) -> bool:
     """Whether the columns are token ids padded on the right, with equal settings, so that rows can be regrouped."""
     masks = [column.get("attention_mask") for column in columns]
-    same = all(_settings(column) == _settings(columns[0]) for column in columns)
-    return same and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
+    equal_settings = all(_settings(column) == _settings(columns[0]) for column in columns)
+    return equal_settings and all(isinstance(m, Tensor) and m.ndim == 2 and bool(m[:, 0].all()) for m in masks)
 
 
 def forward_by_length(
@@ -226,12 +226,6 @@ SAMPLERS = {
 }
 
 
-def check_loss(kind: str) -> None:
-    """Raises WorkbookError for a loss that does not exist."""
-    if kind not in SAMPLERS:
-        raise WorkbookError(f"There is no loss {kind!r}: use {', '.join(SAMPLERS)}.")
-
-
 def loss_for(
     model: SentenceTransformer | MultiVectorEncoder | CrossEncoder,
     scale: float,
@@ -244,10 +238,7 @@ def loss_for(
         "triplet", rows of anchor, positive and negative, without in-batch negatives;
         "labels", rows of a text and a label, the triplets found in each batch (Schroff et al., FaceNet, CVPR 2015);
         "relation", see ``PairwiseLoss``
-
-    Raises WorkbookError for another kind.
     """
-    check_loss(kind)
     if isinstance(model, CrossEncoder):
         return ListLoss(model, activation_fn=nn.Identity())
     if isinstance(model, MultiVectorEncoder):

@@ -20,8 +20,6 @@ MAYBE_BELOW = 1000  # fine-tuning may pay from LIGHT_BELOW on, and usually does 
 
 def _target(triplets: Sequence[Triplet], share: float) -> int:
     """How many triplets to hold out: the share, but at least one on either side."""
-    if not 0 < share < 1:
-        raise WorkbookError(f"The share that is held out lies between 0 and 1, not at {share}.")
     if len(triplets) < 2:
         raise WorkbookError(f"A split needs at least two triplets, and there are {len(triplets)}.")
     return min(max(1, round(share * len(triplets))), len(triplets) - 1)
@@ -117,10 +115,10 @@ def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataF
     rows = pd.DataFrame(
         [(groups[t.positive_id], t.positive_id, same(t.query)) for t in triplets], columns=["group", "doc", "query"]
     )
-    found = rows.groupby("group").agg(
+    covered = rows.groupby("group").agg(
         positives=("doc", "nunique"), triplets=("doc", "size"), queries=("query", "nunique")
     )
-    table = pd.DataFrame({"passages": sizes}).join(found).fillna(0).astype(int).rename_axis("group")
+    table = pd.DataFrame({"passages": sizes}).join(covered).fillna(0).astype(int).rename_axis("group")
     table["share"] = table["positives"] / table["passages"]
     return table.sort_index().sort_values("passages", ascending=False, kind="stable")
 

@@ -17,8 +17,15 @@ from helpers.models.embed import Task
 from helpers.retrieval.first_stages import Retriever
 from helpers.store.files import WorkbookError, fingerprint
 
-NEGATIVES = ("random", "in-batch", "bm25-hard", "encoder-hard", "filtered", "mixed")
-_NEEDS = {"bm25-hard": ["bm25"], "encoder-hard": ["embedder"], "filtered": ["embedder", "keep"], "mixed": ["embedder"]}
+_MINED = {  # the kinds of negatives, and whether they are mined with an encoder's vectors
+    "random": False,
+    "in-batch": False,
+    "bm25-hard": False,
+    "encoder-hard": True,
+    "filtered": True,
+    "mixed": True,
+}
+NEGATIVES = tuple(_MINED)
 _ASKED_AT_ONCE = 2  # passages that a judge sees at a time, for each negative that is wanted
 Keep = Callable[[str, list[str]], Sequence[bool]]
 
@@ -34,7 +41,7 @@ class Triplet:
 
 
 class _Looked:
-    """A model for ``mine_hard_negatives`` that looks up vectors instead of encoding; ids stand for the texts."""
+    """Stands in for a model in ``mine_hard_negatives``: it is given ids instead of texts and looks up their vectors."""
 
     device = torch.device("cpu")
     similarity, similarity_pairwise = staticmethod(dot_score), staticmethod(pairwise_dot_score)
@@ -70,15 +77,11 @@ class _Pool:
 
     def allowed(self, q: str, docs: Iterable[str], depth: int) -> list[str]:
         """The first ``depth`` of the docs that are neither barred for the query nor the same text again."""
-        found: dict[str, str] = {}
+        candidates: dict[str, str] = {}
         for doc in docs:
-            if doc not in self.twin:
-                raise WorkbookError(
-                    f"The retriever found {doc!r}, which is not in the corpus: index this corpus first."
-                )
             if self.twin[doc] not in self.barred[q]:
-                found.setdefault(self.twin[doc], doc)
-        return list(found.values())[:depth]
+                candidates.setdefault(self.twin[doc], doc)
+        return list(candidates.values())[:depth]
 
     def draw(self, q: str, n: int, besides: Sequence[str], rng: np.random.Generator) -> list[str]:
         """n random passages that are neither barred nor among ``besides``; fewer where the corpus has no more."""
@@ -125,23 +128,17 @@ def build_triplets(
     no margin. Source: Moreira et al., NV-Retriever, 2024 (TopK-PercPos), by ``mine_hard_negatives``. ``depth``: how
     many of the best passages are looked at; where a positive ranks below them, only a greater depth leaves negatives.
 
-    Raises WorkbookError for ids without text, empty texts, an unknown kind, and whatever a kind needs and does not get.
+    Raises WorkbookError for ids without text, for empty texts, and when there is no positive.
     """
-    given = {"bm25": bm25, "embedder": embedder, "keep": keep}
-    _check(corpus, queries, positives, negatives, given, n, margin, depth)
+    _check(corpus, queries, positives)
     pairs = list(_positives(positives))
     asked = {q: queries[q] for q, _ in pairs}
     pool = _Pool(corpus, queries, positives, known or {})
     hard: dict[str, list[str]] = {}
     if negatives == "bm25-hard":
-        try:
-            run = bm25.retrieve(asked, depth + pool.most_barred)
-        except AttributeError as error:
-            raise WorkbookError(
-                f"The retriever {getattr(bm25, 'name', bm25)} cannot retrieve ({error}): call bm25.index(corpus) first."
-            ) from error
+        run = bm25.retrieve(asked, depth + pool.most_barred)
         hard = {q: pool.allowed(q, docs, depth) for q, docs in run.items()}
-    elif "embedder" in _NEEDS.get(negatives, ()):
+    elif _MINED[negatives]:
         hard = _encoder_hard(corpus, asked, pairs, pool, embedder, margin, depth)
     if negatives == "filtered":
         hard = {q: _kept(asked[q], docs, corpus, keep, n) for q, docs in hard.items()}
@@ -157,18 +154,7 @@ def build_triplets(
     return triplets
 
 
-def _check(corpus, queries, positives, negatives, given, n, margin, depth) -> None:
-    if negatives not in NEGATIVES:
-        raise WorkbookError(f"There is no kind of negatives {negatives!r}: name one of {', '.join(NEGATIVES)}.")
-    for need in _NEEDS.get(negatives, ()):
-        if given[need] is None:
-            raise WorkbookError(
-                f"{negatives} negatives need {need}=…: pass one (see build_triplets) or choose another kind."
-            )
-    if n < 1 or depth < n:
-        raise WorkbookError(f"n is at least 1 and depth at least n, not n={n} and depth={depth}.")
-    if margin is not None and not 0 <= margin < 1:
-        raise WorkbookError(f"The margin is a share of the positive's similarity, from 0 to below 1, not {margin}.")
+def _check(corpus: Mapping[str, str], queries: Mapping[str, str], positives: Qrels) -> None:
     empty = next((doc for doc, text in corpus.items() if not text.strip()), None)
     if empty is not None:
         raise WorkbookError(f"The text of passage {empty!r} is empty: write it or take it out of the corpus.")
@@ -215,11 +201,7 @@ def _kept(query: str, docs: Sequence[str], corpus: Mapping[str, str], keep: Keep
     kept: list[str] = []
     for start in range(0, len(docs), _ASKED_AT_ONCE * n):
         block = docs[start : start + _ASKED_AT_ONCE * n]
-        answers = list(keep(query, [corpus[doc] for doc in block]))
-        if len(answers) != len(block):
-            raise WorkbookError(
-                f"keep gave {len(answers)} answers for {len(block)} passages: it returns one a passage."
-            )
+        answers = keep(query, [corpus[doc] for doc in block])
         kept += [doc for doc, answer in zip(block, answers, strict=True) if answer]
         if len(kept) >= n:
             break

@@ -18,8 +18,7 @@ from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import WorkbookError
 from helpers.training.export import to_dataset
-from helpers.training.fitting import Trained, fit
-from helpers.training.recipe import Recipe
+from helpers.training.fitting import Model, Recipe, Trained, fit
 from helpers.training.splits import COLLECT_BELOW, split_by_passage
 from helpers.training.triplets import Triplet, build_triplets
 
@@ -54,7 +53,7 @@ class TrainingSet:
 
 
 def training_set(collection: Collection, questions: Sequence[Question], held_out: float = 0.25) -> TrainingSet:
-    """What to train on, the questions and the train split, and to choose by: dev or, without one, a part of them.
+    """Train on the questions and the train split, choose by dev; without a dev split, choose by a part of the others.
 
     That part (the share ``held_out``) has no query and no passage in common with the rest. Test is never trained on: a
     query that repeats one of dev or test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when
@@ -76,14 +75,14 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
             f"The collection {collection.name} has neither questions nor a train split: "
             "make questions with notebook 03."
         )
-    said = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
+    origin = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
     if "dev" in collection.qrels:
         dev, dev_qrels = collection.split("dev")
-        return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {said}; {len(dev)} dev queries choose.")
+        return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {origin}; {len(dev)} dev queries choose.")
     pairs = build_triplets(collection.corpus, queries, positives, "in-batch")
     if len(pairs) < 2:
         raise WorkbookError(
-            f"{said} are too few to train on and to choose by: make more with notebook 03, "
+            f"{origin} are too few to train on and to choose by: make more with notebook 03, "
             "or add qrels/train.tsv and qrels/dev.tsv."
         )
     kept, held = split_by_passage(pairs, held_out, corpus=collection.corpus)
@@ -93,7 +92,7 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         parts += [{q: queries[q] for q in chosen}, {q: positives[q] for q in chosen}]
     return TrainingSet(
         *(dict(sorted(part.items())) for part in parts),
-        f"Training on {len(parts[0]):,} of {said}; there is no dev split, "
+        f"Training on {len(parts[0]):,} of {origin}; there is no dev split, "
         f"so the other {len(parts[2]):,}, on other passages, choose.",
     )
 
@@ -129,9 +128,9 @@ def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Tra
 
 
 def sample_queries(data: TrainingSet, size: int | None, seed: int) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """(queries, positives) of ``size`` queries drawn by ``seed``; None takes all.
+    """(queries, positives) of ``size`` queries drawn at random by ``seed``; a size of None takes all.
 
-    By the same seed, a smaller sample is a part of a larger one.
+    With one seed, every smaller sample is a part of the larger ones.
     """
     if size is None:
         return dict(data.queries), dict(data.positives)
@@ -165,13 +164,31 @@ def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> No
                 f"{wrong!r} is a negative of query {t.query_id!r} and a positive of the same words: "
                 "keep one of the two."
             )
-    found = len({same(t.query) for t in triplets})
-    if found < FEWEST:
+    count = len({same(t.query) for t in triplets})
+    if count < FEWEST:
         raise WorkbookError(
-            f"{found} different queries are too few to tune a model (at least {FEWEST}; "
+            f"{count} different queries are too few to tune a model (at least {FEWEST}; "
             f"from about {COLLECT_BELOW} on it may help, 500 to 1,000 usually do): "
             "make questions with notebook 03, or add judged queries as qrels/train.tsv."
         )
+
+
+def _finetune(
+    collection: Collection,
+    triplets: Sequence[Triplet],
+    dev: DevRetrieval | DevReranking,
+    base: Model,
+    recipe: Recipe,
+    name: str,
+    form: str | None = None,
+) -> Trained:
+    """Check the triplets, turn them into the rows of a loss, and train.
+
+    ``form`` is one of ``to_dataset``; by default "tuples" where any triplet has negatives, else "pairs".
+    """
+    check_triplets(triplets, collection.corpus)
+    form = form or ("tuples" if any(t.negative_ids for t in triplets) else "pairs")
+    return fit(collection, name, base, to_dataset(triplets, collection.corpus, form), dev, recipe)
 
 
 def finetune_encoder(
@@ -182,15 +199,13 @@ def finetune_encoder(
     recipe: Recipe | None = None,
     name: str = "encoder",
 ) -> Trained:
-    """Tune a bi-encoder with in-batch and, where the triplets have them, mined negatives.
+    """Tune a bi-encoder to score a query's positive above the other positives of its batch and above its own negatives.
 
-    ``base`` is changed; its best checkpoint by ``dev`` is kept under ``build/<collection>/models/<name>``. Rows have as
-    many negatives as the triplet with the most. Triplets with fewer are left out, unless none has any. Raises
+    ``base`` itself is changed. Its best checkpoint by ``dev`` is kept in ``build/<collection>/models/<name>``. Triplets
+    with fewer negatives than the one with the most are left out; without any negatives, all are used. Raises
     WorkbookError as ``check_triplets`` and ``fit`` do.
     """
-    check_triplets(triplets, collection.corpus)
-    form = "tuples" if any(t.negative_ids for t in triplets) else "pairs"
-    return fit(collection, name, base, to_dataset(triplets, collection.corpus, form), dev, recipe or Recipe())
+    return _finetune(collection, triplets, dev, base, recipe or Recipe(), name)
 
 
 def finetune_late_interaction(
@@ -201,10 +216,8 @@ def finetune_late_interaction(
     recipe: Recipe | None = None,
     name: str = "late-interaction",
 ) -> Trained:
-    """Tune a late-interaction model; the same rows and choices as ``finetune_encoder``, scored by MaxSim."""
-    check_triplets(triplets, collection.corpus)
-    form = "tuples" if any(t.negative_ids for t in triplets) else "pairs"
-    return fit(collection, name, base, to_dataset(triplets, collection.corpus, form), dev, recipe or Recipe())
+    """Tune a late-interaction model as ``finetune_encoder`` tunes an encoder; its scores are MaxSim."""
+    return _finetune(collection, triplets, dev, base, recipe or Recipe(), name)
 
 
 def finetune_reranker(
@@ -215,7 +228,8 @@ def finetune_reranker(
     recipe: Recipe | None = None,
     name: str = "cross-encoder",
 ) -> Trained:
-    """Tune a cross-encoder listwise: of a query's passages the positive is to score highest. Needs mined negatives."""
-    check_triplets(triplets, collection.corpus)
-    rows = to_dataset(triplets, collection.corpus, "labelled lists")
-    return fit(collection, name, base, rows, dev, recipe or Recipe(batch_size=8))
+    """Tune a cross-encoder to score a query's positives above its own negatives; queries without any are left out.
+
+    Everything else is as in ``finetune_encoder``. Raises WorkbookError also when no triplet has negatives.
+    """
+    return _finetune(collection, triplets, dev, base, recipe or Recipe(batch_size=8), name, "labelled lists")
