@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import gzip
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.collection.collection import Collection
 from helpers.store import evidence
-from helpers.store.evidence import Piece, as_row, read_evidence, write_row
+from helpers.store.evidence import Piece, as_row, read_evidence, read_run, write_row, write_run
 from helpers.store.files import WorkbookError
 from helpers.training import evidence_commands, experiments
 from helpers.training.evidence_commands import check, expected, head, main, make, picked
@@ -129,6 +130,59 @@ def test_writing_a_row_drops_those_that_belong_to_nothing(table):
     known = {("0", 0): "aaaa", ("125", 1): "cccc"}
     write_row(table, as_row({"name": "125", "seed": 1}, "cccc"), known)
     assert list(read_evidence(table, known, REMAKE)["seed"]) == [0, 1]
+
+
+RUN = {
+    "q1": {"b": 0.1 + 0.2, "a": float(np.float32(0.1)), "é\t,\"'": 1e-17},
+    "q 2": {},
+    "q3": {"a": -3.0},
+}
+
+
+def test_a_run_reads_back_exactly_and_in_order(tmp_path):
+    write_run(tmp_path / "runs" / "bm25.tsv.gz", RUN, "k1")
+    found = read_run(tmp_path / "runs" / "bm25.tsv.gz", "k1", REMAKE)
+    assert found == RUN
+    assert [list(docs) for docs in found.values()] == [list(docs) for docs in RUN.values()]
+    assert list(found) == list(RUN)
+
+
+def test_scores_of_numpy_are_kept_as_numbers(tmp_path):
+    write_run(tmp_path / "run.tsv.gz", {"q": {"a": np.float32(0.1), "b": 2}}, "k1")
+    assert read_run(tmp_path / "run.tsv.gz", "k1", REMAKE) == {"q": {"a": float(np.float32(0.1)), "b": 2.0}}
+
+
+def test_the_same_run_gives_the_same_bytes_at_any_time_under_any_name(tmp_path, monkeypatch):
+    write_run(tmp_path / "one.tsv.gz", RUN, "k1")
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    write_run(tmp_path / "two.tsv.gz", RUN, "k1")
+    assert (tmp_path / "one.tsv.gz").read_bytes() == (tmp_path / "two.tsv.gz").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.tsv.gz", "two.tsv.gz"]
+
+
+def test_a_run_that_is_not_there_is_empty(tmp_path):
+    assert read_run(tmp_path / "none.tsv.gz", "k1", REMAKE) == {}
+
+
+@pytest.mark.parametrize(("old", "new"), [("-3.0", "-2.0"), ("q3\ta", "q3\tb"), ("key=k1", "key=k2"), ("# key", "key")])
+def test_a_run_that_was_edited_is_refused(tmp_path, old, new):
+    file = tmp_path / "run.tsv.gz"
+    write_run(file, RUN, "k1")
+    text = gzip.decompress(file.read_bytes()).decode()
+    assert text.count(old) == 1
+    file.write_bytes(gzip.compress(text.replace(old, new).encode()))
+    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz was edited by hand.*`make evidence ONLY=curve`\.$"):
+        read_run(file, "k2" if "k2" in new else "k1", REMAKE)
+
+
+def test_a_stale_or_damaged_run_is_refused(tmp_path):
+    file = tmp_path / "run.tsv.gz"
+    write_run(file, RUN, "k1")
+    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz is stale: .*`make evidence ONLY=curve`\.$"):
+        read_run(file, "k2", REMAKE)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(WorkbookError, match=r"run\.tsv\.gz is damaged .*`make evidence ONLY=curve`\.$"):
+        read_run(file, "k1", REMAKE)
 
 
 TINY = Collection("tiny", {"a": "apple"})

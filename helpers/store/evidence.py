@@ -1,13 +1,17 @@
 """Committed evidence: results that take too long to compute every time, shown only while they fit this code and data.
 
-Every row of a table (``data/results/<name>.csv``) carries two fingerprints. ``key`` covers everything that the values
-depend on (weights, texts, parameters, seed); ``check`` covers that key and the values as they stand in the file.
-Whoever reads evidence says which key it must have. If the key differs or the file was edited, a WorkbookError says so
-and names the command that makes the evidence again.
+A row of a table (``data/results/<name>.csv``) and a run (``data/runs/<name>.tsv.gz``) carry two fingerprints. ``key``
+covers everything that the values depend on (weights, texts, parameters, seed); ``check`` covers that key and the values
+as they stand in the file. Whoever reads evidence says which key it must have. If the key differs or the file was
+edited, a WorkbookError says so and names the command that makes the evidence again.
 """
 
 import csv
+import gzip
 import io
+import os
+import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ import pandas as pd
 
 from helpers.store.files import DATA, ROOT, WorkbookError, fingerprint, write_text
 
-RESULTS = DATA / "results"
+RESULTS, RUNS = DATA / "results", DATA / "runs"
 BY = ("name", "seed")  # what tells the rows of a table apart
 MARKS = ("key", "check")
 Id = tuple[str, int]
@@ -136,3 +140,44 @@ def write_row(file: Path, row: Row, known: Iterable[Id]) -> None:
     writer.writerows(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text.getvalue())
+
+
+def write_run(file: Path, run: Mapping[str, Mapping[str, float]], key: str) -> None:
+    """Keep a run, ``{query_id: {doc_id: score}}``, with its key; the same run gives the same bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    for query, docs in run.items():  # a query that found nothing is a line of its own
+        writer.writerows([(query, doc, repr(float(score))) for doc, score in docs.items()] or [(query,)])
+    body, packed = text.getvalue(), io.BytesIO()
+    with gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as stream:
+        stream.write(f"# key={key} check={fingerprint(key, body)}\n{body}".encode())
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(packed.getvalue())
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise WorkbookError(f"Cannot write {file} ({error.strerror}): free some space and run again.") from error
+
+
+def read_run(file: Path, key: str, remake: str) -> dict[str, dict[str, float]]:
+    """The run that was kept under this key, ``{query_id: {doc_id: score}}``; empty where there is no file.
+
+    Raises WorkbookError when the file is damaged, was edited by hand or is stale; ``remake`` is the command it names.
+    """
+    try:
+        head, _, body = gzip.decompress(file.read_bytes()).decode().partition("\n")
+    except FileNotFoundError:
+        return {}
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise WorkbookError(f"{display_path(file)} is damaged ({error}); make it anew with `{remake}`.") from error
+    marks = re.fullmatch(r"# key=(\w+) check=(\w+)", head)
+    if not marks or marks[2] != fingerprint(marks[1], body):
+        raise WorkbookError(f"{display_path(file)} {_EDITED}; make it anew with `{remake}`.")
+    if marks[1] != key:
+        raise WorkbookError(f"{display_path(file)} {_STALE}; make it anew with `{remake}`.")
+    run: dict[str, dict[str, float]] = {}
+    for query, *found in csv.reader(io.StringIO(body), delimiter="\t"):
+        run.setdefault(query, {}).update({found[0]: float(found[1])} if found else {})
+    return run
