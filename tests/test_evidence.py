@@ -1,9 +1,9 @@
 """Committed evidence: bad rows are refused; making it goes on where it stopped; one piece is made again to compare."""
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
-import gzip
 import numpy as np
 import pandas as pd
 import pytest
