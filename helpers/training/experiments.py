@@ -199,7 +199,7 @@ class Bench:
         self.set: TrainingSet = open_training_set(collection)
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
-        self.bm25 = BM25("bm25s").index(collection.corpus)
+        self.bm25 = BM25().index(collection.corpus)
         small = dev_corpus(collection.corpus, self.set.dev_qrels, self.base.retrieve(self.set.dev))
         self.dev = DevRetrieval(self.set.dev, self.set.dev_qrels, small)
         self.whole = DevRetrieval(self.set.dev, self.set.dev_qrels, collection.corpus)
