@@ -183,6 +183,14 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are():
 # Splits
 
 
+def test_systems_are_reported_on_test_or_else_on_dev():
+    train, dev, test = judged(0, 2), judged(2, 4), judged(4, 6)
+    assert made({"train": train, "dev": dev, "test": test}).final_split == "test"
+    assert made({"train": train, "dev": dev}).final_split == "dev"
+    assert made({"train": train}).final_split is None
+    assert made({}).final_split is None
+
+
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
 def test_any_subset_of_splits_opens(tmp_path, names):
     given = {name: judged(50 * i, 50 * (i + 1)) for i, name in enumerate(SPLIT_NAMES) if name in names}

@@ -56,6 +56,11 @@ class Collection:
             )
         return {q: self.queries[q] for q in self.qrels[name]}, self.qrels[name]
 
+    @property
+    def final_split(self) -> str | None:
+        """The split on which systems are reported: test; dev where there is no test; None where there is neither."""
+        return next((split for split in ("test", "dev") if split in self.qrels), None)
+
     def groups(self) -> dict[str, str]:
         """{doc_id: group}: the module of an API passage, the folder or document of a document's passage, else "all".
 

@@ -235,6 +235,22 @@ def record(
     return scores
 
 
+def record_systems(
+    collection: Collection, split: str, systems: Sequence[Retriever], runs: Mapping[str, Run], notebook: str
+) -> pd.DataFrame:
+    """``record`` all runs, {system name: run}; returns their rows of the scoreboard.
+
+    Each system is timed on the split's queries. A run without a system of its name has no latency, and costs nothing.
+    """
+    queries, _ = collection.split(split)
+    ms = {system.name: latency(system, queries) for system in systems}
+    usd = {system.name: system.usd_per_1000_queries for system in systems}
+    for name, run in runs.items():
+        record(collection, split, name, run, notebook, ms.get(name, float("nan")), usd.get(name, 0.0))
+    board = read_scoreboard(collection)
+    return board[(board["split"] == split) & board["system"].isin(runs)]
+
+
 def _run_file(collection: Collection, split: str, system: str) -> Path:
     name = "-".join([*re.findall(r"\w+", system), fingerprint(system)[:6]])  # two systems may have the same words
     return collection.build / "runs" / f"{name}.{split}.json"
