@@ -393,8 +393,8 @@ def test_latency_is_the_median_of_single_searches_after_a_warm_up(monkeypatch):
     clock(monkeypatch, [5.0, 1.0, 900.0, 3.0, 2.0])
     retriever = Asked()
     queries = {f"q{i}": f"text {i}" for i in range(8)}
-    assert latency(retriever, queries, k=7) == pytest.approx(3.0)
-    assert retriever.searches == [(text, 7) for text in queries.values()]
+    assert latency(retriever, queries) == pytest.approx(3.0)
+    assert retriever.searches == [(text, 10) for text in queries.values()]
 
 
 def test_latency_times_at_most_n_queries(monkeypatch):

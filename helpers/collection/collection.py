@@ -75,21 +75,6 @@ class Collection:
         folders = {doc: "(top folder)" if folder == "." else folder for doc, folder in folders.items()}
         return folders if len(set(folders.values())) > 1 else documents
 
-    def save(self, folder: Path) -> None:
-        """Write the collection as a BEIR folder; ``open_collection(folder)`` gives it back."""
-        (folder / "qrels").mkdir(parents=True, exist_ok=True)
-
-        def lines(texts: dict[str, str], info: dict[str, dict]) -> str:
-            rows = ({"_id": i, "text": t, **({"metadata": info[i]} if info.get(i) else {})} for i, t in texts.items())
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-        write_text(folder / "corpus.jsonl", lines(self.corpus, {}))
-        if self.queries:
-            write_text(folder / "queries.jsonl", lines(self.queries, self.query_info))
-        for split, qrels in self.qrels.items():
-            rows = [f"{q}\t{d}\t{grade}\n" for q, docs in qrels.items() for d, grade in docs.items()]
-            write_text(folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(rows))
-
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(qrels)} {split}" for split, qrels in self.qrels.items())
         return (
