@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from rank_bm25 import BM25Okapi
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -21,6 +22,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from transformers import PrinterCallback
 
 from helpers.collection.collection import Collection, open_collection
+from helpers.collection.text import tokenize
 from helpers.evaluation.choosing import DevRetrieval, dev_corpus
 from helpers.evaluation.measures import per_query
 from helpers.models.embed import encode
@@ -119,7 +121,7 @@ def bench_training(collection: Collection, questions: int = 128) -> None:
 def bench_rerankers(collection: Collection, depth: int = 20, queries: int = 10) -> None:
     """Pairs of query and passage a second: late interaction with and without the passages' vectors, a cross-encoder."""
     some = dict(list(collection.queries.items())[:queries])
-    first = BM25("bm25s").index(collection.corpus).retrieve(some, depth)
+    first = BM25().index(collection.corpus).retrieve(some, depth)
     pairs = sum(map(len, first.values()))
     late = LateInteraction(load_late_interaction(), None)
     cold = seconds(lambda: late.rerank(some, first, collection.corpus, depth))
@@ -159,9 +161,9 @@ def bench_search(texts: list[str], queries: list[str], sizes: tuple[int, ...]) -
                     t.search(lancedb.query.MatchQuery(q, "text")).limit(10).to_arrow()
                 ),
             }
-            for engine in ("rank-bm25", "bm25s"):
-                index = BM25(engine).index(corpus)
-                engines[f"BM25 by {engine}"] = lambda q, i=index: i.search(q, 10)
+            okapi, bm25 = BM25Okapi([tokenize(text) for text in passages]), BM25().index(corpus)
+            engines["BM25 by rank-bm25"] = lambda q, o=okapi, i=list(corpus): o.get_top_n(tokenize(q), i, 10)
+            engines["BM25 by bm25s"] = lambda q, i=bm25: i.search(q, 10)
             for name, search in engines.items():
                 search(queries[0])
                 took = [seconds(lambda q=q, s=search: s(q)) * 1000 for q in queries[:20]]

@@ -3,9 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from werkzeug import Response
+
+from helpers.collection.collection import Collection
 
 KEY = "sk-Secret0Value1That2Nobody3May4See"  # no real one
 
@@ -78,3 +81,19 @@ def tiny_encoder(folder):
     modules = [words, Pooling(32, "mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "tiny"))
     return SentenceTransformer(str(folder / "tiny"), device="cpu")
+
+
+def save_beir(collection: Collection, folder: Path) -> None:
+    """Write the collection as a BEIR folder; ``open_collection(folder)`` gives it back."""
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+
+    def lines(texts: dict[str, str], info: dict[str, dict]) -> str:
+        rows = ({"_id": i, "text": t, **({"metadata": info[i]} if info.get(i) else {})} for i, t in texts.items())
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    (folder / "corpus.jsonl").write_text(lines(collection.corpus, {}), encoding="utf-8")
+    if collection.queries:
+        (folder / "queries.jsonl").write_text(lines(collection.queries, collection.query_info), encoding="utf-8")
+    for split, qrels in collection.qrels.items():
+        rows = [f"{q}\t{d}\t{grade}\n" for q, docs in qrels.items() for d, grade in docs.items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows), encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fakes import save_beir
 
 from helpers.collection import collection as collections
 from helpers.collection.chunking import document_of
@@ -107,7 +108,7 @@ def test_a_saved_collection_opens_as_it_was(tmp_path):
     )
     (tmp_path / "saved").mkdir()
     saved = replace(saved, name=own_name(tmp_path / "saved"))
-    saved.save(tmp_path / "saved")
+    save_beir(saved, tmp_path / "saved")
     opened = open_collection(tmp_path / "saved")
     assert opened == saved
     assert opened.key == saved.key
@@ -115,7 +116,7 @@ def test_a_saved_collection_opens_as_it_was(tmp_path):
 
 
 def test_a_collection_without_queries_is_saved_and_opened(tmp_path):
-    Collection("plain", {"d1": "one"}).save(tmp_path / "plain")
+    save_beir(Collection("plain", {"d1": "one"}), tmp_path / "plain")
     assert open_collection(tmp_path / "plain") == Collection(own_name(tmp_path / "plain"), {"d1": "one"})
 
 
@@ -183,10 +184,18 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are():
 # Splits
 
 
+def test_systems_are_reported_on_test_or_else_on_dev():
+    train, dev, test = judged(0, 2), judged(2, 4), judged(4, 6)
+    assert made({"train": train, "dev": dev, "test": test}).final_split == "test"
+    assert made({"train": train, "dev": dev}).final_split == "dev"
+    assert made({"train": train}).final_split is None
+    assert made({}).final_split is None
+
+
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
 def test_any_subset_of_splits_opens(tmp_path, names):
     given = {name: judged(50 * i, 50 * (i + 1)) for i, name in enumerate(SPLIT_NAMES) if name in names}
-    made(given).save(tmp_path / "mine")
+    save_beir(made(given), tmp_path / "mine")
     found = open_collection(tmp_path / "mine").qrels
     expected = {("train",): SPLIT_NAMES, ("train", "test"): SPLIT_NAMES}.get(names, names)
     assert tuple(found) == expected
@@ -286,7 +295,7 @@ def test_a_small_dev_is_not_shared():
 
 @pytest.mark.parametrize("name", ["qrels.tsv", "qrels/qrels.tsv", "qrels/all.tsv", "qrels.tsv.gz"])
 def test_undivided_judgments_are_carved(tmp_path, name):
-    made({"test": judged(0, 100)}).save(tmp_path / "mine")
+    save_beir(made({"test": judged(0, 100)}), tmp_path / "mine")
     split = tmp_path / "mine" / "qrels" / "test.tsv"
     write(tmp_path / "mine", {name: split.read_text(encoding="utf-8")})
     split.unlink()

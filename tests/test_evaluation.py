@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +29,7 @@ from helpers.evaluation.measures import (
     randomisation_test,
     read_scoreboard,
     record,
+    record_systems,
     with_interval,
 )
 from helpers.retrieval.first_stages import Retriever, fuse
@@ -339,6 +341,31 @@ def test_record_refuses_a_split_the_collection_does_not_have(collection):
         record(collection, "train", "A", RUN, "01")
 
 
+class Priced(Retriever):
+    """Costs something, and takes a while."""
+
+    name, usd_per_1000_queries = "priced", 0.25
+
+    def index(self, corpus):
+        return self
+
+    def search(self, text, k):
+        time.sleep(0.002)
+        return {}
+
+
+def test_recorded_systems_have_time_and_price_and_bare_runs_have_neither(collection):
+    record(collection, "test", "of another notebook", RUN, "01")
+    record(collection, "dev", "priced", RUN, "01")
+    board = record_systems(collection, "test", [Priced()], {"priced": RUN, "bare": RUN}, "02").set_index("system")
+    assert set(board.index) == {"priced", "bare"}
+    assert set(board["split"]) == {"test"}
+    assert board["usd_per_1000_queries"].to_dict() == {"priced": 0.25, "bare": 0.0}
+    assert board.loc["priced", "ms_per_query"] >= 2
+    assert np.isnan(board.loc["bare", "ms_per_query"])
+    assert len(read_scoreboard(collection)) == 4
+
+
 class Asked(Retriever):
     """Keeps the searches it was asked for."""
 
@@ -366,8 +393,8 @@ def test_latency_is_the_median_of_single_searches_after_a_warm_up(monkeypatch):
     clock(monkeypatch, [5.0, 1.0, 900.0, 3.0, 2.0])
     retriever = Asked()
     queries = {f"q{i}": f"text {i}" for i in range(8)}
-    assert latency(retriever, queries, k=7) == pytest.approx(3.0)
-    assert retriever.searches == [(text, 7) for text in queries.values()]
+    assert latency(retriever, queries) == pytest.approx(3.0)
+    assert retriever.searches == [(text, 10) for text in queries.values()]
 
 
 def test_latency_times_at_most_n_queries(monkeypatch):

@@ -1,17 +1,18 @@
 """BM25, dense and hybrid retrieval against numbers worked out by hand or by another implementation."""
 
+import math
 import shutil
+from collections import Counter
 
 import lancedb
 import numpy as np
 import pytest
 from fakes import FakeEmbedder, random_texts
 from lancedb.query import MatchQuery
-from lancedb.rerankers import LinearCombinationReranker
+from rank_bm25 import BM25Okapi
 
 from helpers.collection.text import tokenize
-from helpers.retrieval import first_stages as retrievers
-from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, top_k
+from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, top_k, truncate
 from helpers.retrieval.rerankers import Reranker, TwoStage
 from helpers.store.files import WorkbookError
 
@@ -31,8 +32,7 @@ def dense(folder) -> Dense:
 
 
 MAKERS = {
-    "rank-bm25": lambda folder: BM25("rank-bm25"),
-    "bm25s": lambda folder: BM25("bm25s"),
+    "BM25": lambda folder: BM25(),
     "dense": dense,
     "hybrid": lambda folder: Hybrid(dense(folder)),
     "weighted hybrid": lambda folder: WeightedHybrid(BM25(), dense(folder), 0.4),
@@ -60,51 +60,81 @@ def test_top_k_breaks_ties_by_id():
     assert list(top_k(["c", "a", "d", "b"], [1, 1, 2, 1], 3).items()) == [("d", 2.0), ("a", 1.0), ("b", 1.0)]
 
 
+def test_truncate_keeps_the_best_of_each_query_whatever_their_order():
+    run = {"q1": {"c": 1.0, "a": 1.0, "d": 2.0, "b": 1.0}, "q2": {"x": 3.0}, "q3": {}}
+    cut = truncate(run, 2)
+    assert {q: list(docs.items()) for q, docs in cut.items()} == {
+        "q1": [("d", 2.0), ("a", 1.0)],
+        "q2": [("x", 3.0)],
+        "q3": [],
+    }
+
+
 FIVE = {"d1": "cat dog", "d2": "cat cat bird", "d3": "dog", "d4": "bird fish fish fish", "d5": "cow"}
 
 
-@pytest.mark.parametrize("engine", ["rank-bm25", "bm25s"])
-def test_bm25_of_five_documents_by_hand(engine):
+def test_bm25_of_five_documents_by_hand():
     # Lengths 2, 3, 1, 4, 1: average 2.2. The weight of a word that a document of length L has tf times is
     #   idf · tf · 2.5 / (tf + 1.5 · (0.25 + 0.75 · L / 2.2)),  idf = ln(1 + (5 − n + 0.5) / (n + 0.5)).
     # cat: n = 2, idf = ln 2.4 = 0.87547;  fish: n = 1, idf = ln 4 = 1.38629
     # d1: 0.87547 · 1 · 2.5 / (1 + 1.39773) = 0.9128
     # d2: 0.87547 · 2 · 2.5 / (2 + 1.90909) = 1.1198
     # d4: 1.38629 · 3 · 2.5 / (3 + 2.42045) = 1.9181
-    found = BM25(engine).index(FIVE).search("Cats or fish?", 10)
+    found = BM25().index(FIVE).search("Cats or fish?", 10)
     assert list(found) == ["d4", "d2", "d1"]
     assert list(found.values()) == pytest.approx([1.9181, 1.1198, 0.9128], abs=5e-5)
 
 
-def test_bm25_engines_agree_on_random_documents():
+def rank_bm25(corpus, lucene):
+    """rank-bm25's own search, with Lucene's idf or with its own."""
+    okapi = BM25Okapi([tokenize(text) for text in corpus.values()])
+    if lucene:
+        having = Counter(word for counts in okapi.doc_freqs for word in counts)
+        okapi.idf = {w: math.log(1 + (len(corpus) - n + 0.5) / (n + 0.5)) for w, n in having.items()}
+
+    def search(text, k):
+        scores = okapi.get_scores(tokenize(text))
+        return top_k([d for d, s in zip(corpus, scores, strict=True) if s > 0], scores[scores > 0], k)
+
+    return search
+
+
+@pytest.mark.parametrize("k", [10, 1000])
+def test_bm25_ranks_as_rank_bm25_does(k):
     corpus = {f"d{i:03}": text for i, text in enumerate(random_texts(400, seed=3, length=30))}
-    queries = {f"q{i}": text for i, text in enumerate(random_texts(60, seed=4, length=6))}
-    for k in (10, 1000):
-        slow, fast = (BM25(engine).index(corpus).retrieve(queries, k) for engine in ("rank-bm25", "bm25s"))
-        assert {q: list(docs) for q, docs in slow.items()} == {q: list(docs) for q, docs in fast.items()}
-        for q in queries:
-            np.testing.assert_allclose(list(slow[q].values()), list(fast[q].values()), rtol=1e-4)
+    ours, theirs = BM25().index(corpus), rank_bm25(corpus, lucene=True)
+    for text in random_texts(60, seed=4, length=6):
+        found, expected = ours.search(text, k), theirs(text, k)
+        assert list(found) == list(expected)
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("engine", ["rank-bm25", "bm25s"])
+def test_rank_bm25s_own_idf_can_put_a_word_of_most_passages_above_a_rarer_one():
+    # "blue" is in six of seven passages: ln(1.5 / 6.5) < 0, so rank-bm25 takes a quarter of the mean idf, 1.12 / 4.
+    # "whale" is in three: ln(4.5 / 3.5) = 0.25 < 0.28. Lucene's idf is ln(8 / 6.5) = 0.21 and ln(8 / 3.5) = 0.83.
+    corpus = {
+        "a": "blue",
+        "b": "blue fox owl bat",
+        "c": "blue elk cat dog",
+        "d": "blue whale hen",
+        "e": "blue whale cow",
+    }
+    corpus |= {"f": "blue pig ram", "g": "whale"}
+    ours, theirs = (found("blue whale", 10) for found in (BM25().index(corpus).search, rank_bm25(corpus, lucene=False)))
+    assert ours["g"] > ours["a"]
+    assert theirs["g"] < theirs["a"]
+
+
 @pytest.mark.parametrize("k", [1, 2, 5, 100])
-def test_bm25_breaks_ties_by_id(engine, k):
+def test_bm25_breaks_ties_by_id(k):
     corpus = dict.fromkeys("hcaebgdf", "a blue whale") | {"x": "a blue blue whale", "y": "red"}
-    assert list(BM25(engine).index(corpus).search("blue", k)) == list("xabcdefgh")[:k]
+    assert list(BM25().index(corpus).search("blue", k)) == list("xabcdefgh")[:k]
 
 
-@pytest.mark.parametrize(("passages", "engine"), [(20, "rank-bm25"), (21, "bm25s")])
-def test_bm25_chooses_its_engine_by_size(monkeypatch, passages, engine):
-    monkeypatch.setattr(retrievers, "FAST_BM25_ABOVE", 20)
-    corpus = {str(i): "some words" for i in range(passages)}
-    assert BM25().index(corpus).chosen == engine
-
-
-@pytest.mark.parametrize("engine", ["rank-bm25", "bm25s"])
 @pytest.mark.parametrize("query", ["xylophone zebra", "", "the of", "?!"])
-def test_bm25_finds_nothing_without_a_known_word(engine, query):
+def test_bm25_finds_nothing_without_a_known_word(query):
     corpus = {**CORPUS, "only stop words": "the of and", "no words": "— — —"}
-    bm25 = BM25(engine).index(corpus)
+    bm25 = BM25().index(corpus)
     assert bm25.search(query, 10) == {}
     assert bm25.retrieve({"q": query}) == {"q": {}}
 
@@ -320,10 +350,3 @@ def test_weighted_hybrid_is_the_fusion_of_its_parts(tmp_path):
     hybrid = WeightedHybrid(BM25(), dense(tmp_path), 0.3).index(CORPUS)
     parts = [retriever.retrieve(QUERIES, 20) for retriever in (hybrid.first, hybrid.second)]
     assert hybrid.retrieve(QUERIES, 20) == fuse(*parts, 0.3, 20)
-
-
-def test_hybrid_takes_any_fusion_reranker_of_lancedb(tmp_path):
-    corpus = {"a": "apple tart with cream", "b": "bread and butter", "c": "carrot soup"}
-    hybrid = Hybrid(Dense(FakeEmbedder(), tmp_path), LinearCombinationReranker(weight=0.5), "linear").index(corpus)
-    assert next(iter(hybrid.search("carrot soup", 3))) == "c"
-    assert hybrid.name == "linear"

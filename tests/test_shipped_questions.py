@@ -410,7 +410,7 @@ def encoded(questions):
         collection = open_collection("pydocs")
         folder = collection.build / "lancedb"
         encoder = LocalEmbedder(load_encoder(PACKAGED), "encoder")
-        retrievers = [BM25("bm25s").index(collection.corpus), Dense(encoder, folder).index(collection.corpus)]
+        retrievers = [BM25().index(collection.corpus), Dense(encoder, folder).index(collection.corpus)]
         first = questions[0]
         bad = {
             "answerable": first._replace(id="x1", text="Sourdough left to rise overnight collapses in the oven, why?"),

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 
 import pytest
+from fakes import save_beir
 from sklearn.metrics import cohen_kappa_score
 
 from helpers.collection.collection import Collection, own_name
@@ -476,7 +477,7 @@ def beir(folder, second: dict[str, int]):
     qrels["t3"] |= second
     corpus = {"a": "Tea and coffee.", "b": "Rent of rooms.", "c": "Nobody asks for it."}
     splits = {"train": {q: qrels[q] for q in ("t1", "t2", "t5", "t6")}, "test": {q: qrels[q] for q in ("t3", "t4")}}
-    Collection("x", corpus, queries, splits).save(folder / "own")
+    save_beir(Collection("x", corpus, queries, splits), folder / "own")
     return folder / "own"
 
 
@@ -504,14 +505,14 @@ def test_a_query_with_two_relevant_passages_is_one_sentence(tmp_path, by_number)
 
 
 def test_a_collection_without_judgments_is_one_sentence(tmp_path):
-    Collection("x", {"a": "Tea."}, {"q": "tea"}).save(tmp_path / "own")
+    save_beir(Collection("x", {"a": "Tea."}, {"q": "tea"}), tmp_path / "own")
     with pytest.raises(WorkbookError, match="does not link every query to one passage") as error:
         open_transactions(tmp_path / "own")
     assert one_sentence(error)
 
 
 def test_the_transactions_saved_as_a_collection_can_be_opened_as_ones_own(tmp_path, shipped):
-    shipped.collection().save(tmp_path / "copy")
+    save_beir(shipped.collection(), tmp_path / "copy")
     data = open_transactions(tmp_path / "copy")
     placed = {i for ids in shipped.splits.values() for i in ids}
     assert data.labels == {i: shipped.labels[i] for i in placed}

@@ -56,6 +56,11 @@ class Collection:
             )
         return {q: self.queries[q] for q in self.qrels[name]}, self.qrels[name]
 
+    @property
+    def final_split(self) -> str | None:
+        """The split on which systems are reported: test; dev where there is no test; None where there is neither."""
+        return next((split for split in ("test", "dev") if split in self.qrels), None)
+
     def groups(self) -> dict[str, str]:
         """{doc_id: group}: the module of an API passage, the folder or document of a document's passage, else "all".
 
@@ -69,21 +74,6 @@ class Collection:
         folders = {doc: Path(document).parent.as_posix() for doc, document in documents.items()}
         folders = {doc: "(top folder)" if folder == "." else folder for doc, folder in folders.items()}
         return folders if len(set(folders.values())) > 1 else documents
-
-    def save(self, folder: Path) -> None:
-        """Write the collection as a BEIR folder; ``open_collection(folder)`` gives it back."""
-        (folder / "qrels").mkdir(parents=True, exist_ok=True)
-
-        def lines(texts: dict[str, str], info: dict[str, dict]) -> str:
-            rows = ({"_id": i, "text": t, **({"metadata": info[i]} if info.get(i) else {})} for i, t in texts.items())
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-        write_text(folder / "corpus.jsonl", lines(self.corpus, {}))
-        if self.queries:
-            write_text(folder / "queries.jsonl", lines(self.queries, self.query_info))
-        for split, qrels in self.qrels.items():
-            rows = [f"{q}\t{d}\t{grade}\n" for q, docs in qrels.items() for d, grade in docs.items()]
-            write_text(folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(rows))
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(qrels)} {split}" for split, qrels in self.qrels.items())

@@ -11,8 +11,7 @@ from helpers.evaluation.measures import (
     latency,
     per_query,
     randomisation_test,
-    read_scoreboard,
-    record,
+    record_systems,
 )
 from helpers.evaluation.report import Findings, format_scoreboard
 
@@ -31,6 +30,5 @@ __all__ = [
     "latency",
     "per_query",
     "randomisation_test",
-    "read_scoreboard",
-    "record",
+    "record_systems",
 ]

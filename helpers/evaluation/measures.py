@@ -111,7 +111,7 @@ def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
     return {**scores.mean().to_dict(), "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high}
 
 
-def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
+def randomisation_test(differences: Sequence[float]) -> float:
     """Two-sided p of a paired randomisation test: how often flipping signs at random gives as large a mean difference.
 
     Source: Smucker, Allan and Carterette, A Comparison of Statistical Significance Tests for IR, CIKM 2007.
@@ -125,7 +125,7 @@ def randomisation_test(differences: Sequence[float], seed: int = 0) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(result.pvalue)
 
@@ -186,15 +186,15 @@ def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10
     return best, means
 
 
-def latency(retriever: Retriever, queries: Mapping[str, str], k: int = 10, n: int = 30) -> float:
-    """Median milliseconds per query, one query at a time, after a warm-up; at most n queries are timed."""
+def latency(retriever: Retriever, queries: Mapping[str, str], n: int = 30) -> float:
+    """Median milliseconds to find ten passages, one query at a time, after a warm-up; at most n queries are timed."""
     texts = list(queries.values())[: n + 3]
     for text in texts[:3]:
-        retriever.search(text, k)
+        retriever.search(text, 10)
     took = []
     for text in texts[3:] or texts:
         start = time.perf_counter()
-        retriever.search(text, k)
+        retriever.search(text, 10)
         took.append((time.perf_counter() - start) * 1000)
     return float(np.median(took))
 
@@ -233,6 +233,22 @@ def record(
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(run, ensure_ascii=False))
     return scores
+
+
+def record_systems(
+    collection: Collection, split: str, systems: Sequence[Retriever], runs: Mapping[str, Run], notebook: str
+) -> pd.DataFrame:
+    """``record`` all runs, {system name: run}; returns their rows of the scoreboard.
+
+    Each system is timed on the split's queries. A run without a system of its name has no latency, and costs nothing.
+    """
+    queries, _ = collection.split(split)
+    ms = {system.name: latency(system, queries) for system in systems}
+    usd = {system.name: system.usd_per_1000_queries for system in systems}
+    for name, run in runs.items():
+        record(collection, split, name, run, notebook, ms.get(name, float("nan")), usd.get(name, 0.0))
+    board = read_scoreboard(collection)
+    return board[(board["split"] == split) & board["system"].isin(runs)]
 
 
 def _run_file(collection: Collection, split: str, system: str) -> Path:

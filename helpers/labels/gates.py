@@ -165,7 +165,7 @@ def open_questions(collection: Collection) -> list[Question]:
     tables = collection.build / "lancedb"
     dense = Dense(LocalEmbedder(load_encoder(), "encoder"), tables).index(collection.corpus)
     checked = check_questions(
-        live, collection, [BM25("bm25s").index(collection.corpus), dense], CachedEmbedder(dense.embedder, tables)
+        live, collection, [BM25().index(collection.corpus), dense], CachedEmbedder(dense.embedder, tables)
     )
     questions = passing(live, checked) or live
     write_questions(questions, made_questions_file(collection))

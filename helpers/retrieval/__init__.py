@@ -1,6 +1,6 @@
 """Runs: first stages (BM25, dense, hybrid) and rerankers, ``{query_id: {doc_id: score}}``, higher is better."""
 
-from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, nearest
+from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, nearest, truncate
 from helpers.retrieval.rerankers import CohereReranker, CrossEncoderReranker, LateInteraction, TwoStage, second_stage
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "fuse",
     "nearest",
     "second_stage",
+    "truncate",
 ]

@@ -11,20 +11,23 @@ import pyarrow as pa
 from lancedb.index import FTS
 from lancedb.query import MatchQuery
 from lancedb.rerankers import RRFReranker
-from rank_bm25 import BM25Okapi
 
 from helpers.collection.text import tokenize
 from helpers.models.embed import CachedEmbedder, Embedder
 from helpers.store.files import WorkbookError, fingerprint
 
 Run = dict[str, dict[str, float]]
-FAST_BM25_ABOVE = 20_000  # passages; `make bench` shows where rank-bm25 becomes slow
 
 
 def top_k(ids: Sequence[str], scores: Sequence[float], k: int) -> dict[str, float]:
     """The k best as ``{id: score}``, best first; equal scores in the order of the ids."""
     pairs = sorted(zip(ids, map(float, scores), strict=True), key=lambda pair: (-pair[1], pair[0]))
     return dict(pairs[:k])
+
+
+def truncate(run: Run, k: int) -> Run:
+    """The k best passages of each query, best first; equal scores in the order of the ids."""
+    return {qid: top_k(list(docs), list(docs.values()), k) for qid, docs in run.items()}
 
 
 class Retriever(ABC):
@@ -51,41 +54,28 @@ class Retriever(ABC):
         return {qid: self.search(text, k) for qid, text in queries.items()}
 
 
-class LuceneBM25(BM25Okapi):
-    """rank-bm25 with Lucene's idf, log(1 + (N − n + 0.5) / (n + 0.5)), which is never negative."""
-
-    def _calc_idf(self, nd: dict[str, int]) -> None:
-        self.idf = {w: float(np.log1p((self.corpus_size - n + 0.5) / (n + 0.5))) for w, n in nd.items()}
-
-
 class BM25(Retriever):
     """Lexical search with BM25 (k1 = 1.5, b = 0.75). Scores are sums of term weights, ≥ 0, without upper bound.
 
-    ``engine`` is "rank-bm25", "bm25s", or None to choose by size: bm25s above 20,000 passages. Both rank alike.
+    The idf is Lucene's, log(1 + (N − n + 0.5) / (n + 0.5)) for a word in n of N passages, which is never negative.
     """
 
-    def __init__(self, engine: str | None = None):
-        self.name, self.engine = "BM25", engine
+    name = "BM25"
 
     def index(self, corpus: Mapping[str, str]) -> "BM25":
         if not corpus:
             raise WorkbookError("The collection has no passages: there is nothing to index.")
         self.ids = list(corpus)
-        tokens = [tokenize(text) or [""] for text in corpus.values()]
-        self.chosen = self.engine or ("bm25s" if len(corpus) > FAST_BM25_ABOVE else "rank-bm25")
-        if self.chosen == "bm25s":
-            # rank-bm25's formula: "atire" is the weight with the factor k1 + 1, which bm25s's "lucene" leaves out
-            self.bm25 = bm25s.BM25(method="atire", idf_method="lucene", k1=1.5, b=0.75)
-            self.bm25.index(tokens, show_progress=False)
-        else:
-            self.bm25 = LuceneBM25(tokens, k1=1.5, b=0.75)
+        # "atire" is the weight with the factor k1 + 1, as in rank-bm25; bm25s's "lucene" leaves the factor out.
+        self.bm25 = bm25s.BM25(method="atire", idf_method="lucene", k1=1.5, b=0.75, dtype="float64")
+        self.bm25.index([tokenize(text) or [""] for text in corpus.values()], show_progress=False)
         return self
 
     def search(self, text: str, k: int) -> dict[str, float]:
         words = tokenize(text)
         if not words:
             return {}
-        scores = np.asarray(self.bm25.get_scores(words), dtype=float)
+        scores = self.bm25.get_scores(words)
         hits = np.flatnonzero(scores > 0)
         if len(hits) > k:  # keep all that tie with the k-th, so that ids and not positions break the tie
             hits = hits[scores[hits] >= np.partition(scores[hits], -k)[-k]]
@@ -154,14 +144,15 @@ class Hybrid(Retriever):
     Source: Cormack, Clarke and Büttcher, Reciprocal Rank Fusion, SIGIR 2009.
     """
 
-    def __init__(self, dense: Dense, reranker=None, name: str = "hybrid (RRF)"):
-        self.dense, self.name = dense, name
-        self.reranker = reranker or RRFReranker()
+    name = "hybrid (RRF)"
+
+    def __init__(self, dense: Dense):
+        self.dense = dense
         self.usd_per_1000_queries = dense.usd_per_1000_queries
 
     @property
     def key(self) -> str:
-        return fingerprint("hybrid", self.dense.key, type(self.reranker).__name__)
+        return fingerprint("hybrid", self.dense.key, RRFReranker.__name__)
 
     def index(self, corpus: Mapping[str, str]) -> "Hybrid":
         self.dense.index(corpus)
@@ -172,7 +163,7 @@ class Hybrid(Retriever):
     def _search(self, text: str, vector: np.ndarray, k: int) -> dict[str, float]:
         query = self.dense.table.search(query_type="hybrid").vector(vector).text(MatchQuery(text, "text"))
         # Both lists at least 100 deep, so that the fused order does not depend on k.
-        hits = query.distance_type("dot").rerank(self.reranker).limit(max(k, 100)).to_arrow()
+        hits = query.distance_type("dot").rerank(RRFReranker()).limit(max(k, 100)).to_arrow()
         return top_k(hits["id"].to_pylist(), hits["_relevance_score"].to_pylist(), k)
 
     def search(self, text: str, k: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from helpers.models import services
 from helpers.models.embed import VectorCache, encode
 from helpers.models.load import model_key
 from helpers.models.services import asking, clip, cohere_client, price
-from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k
+from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k, truncate
 from helpers.store.files import fingerprint
 from helpers.store.progress import tracked
 
@@ -43,7 +43,7 @@ class Reranker(ABC):
 
     def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
         """Score the first stage's best k passages of each query anew: a run of these alone; ties broken by id."""
-        best = {qid: list(top_k(list(docs), list(docs.values()), k)) for qid, docs in run.items()}
+        best = {qid: list(docs) for qid, docs in truncate(run, k).items()}
         self.prepare([corpus[d] for docs in best.values() for d in docs])
         reranked: Run = {}
         many = len(best) >= 10  # a bar for one query would only flicker
@@ -166,17 +166,15 @@ def second_stage(run: Run, reranked: Run, depth: int, weight: float = 1.0, k: in
     ``weight`` in [0, 1] mixes these scores with the first stage's, as in ``TwoStage``. ``reranked`` holds the
     reranker's scores of at least the best ``depth``, so that one scoring serves every smaller depth.
     """
-    final: Run = {}
+    best = truncate(run, depth)
+    scores = {qid: {d: reranked[qid][d] for d in docs} for qid, docs in best.items()}
+    if weight < 1:
+        scores = fuse(best, scores, weight, depth)
     for qid, docs in run.items():
-        best = list(top_k(list(docs), list(docs.values()), depth))
-        scores = {d: reranked[qid][d] for d in best}
-        if weight < 1:
-            scores = fuse({qid: {d: docs[d] for d in best}}, {qid: scores}, weight, depth)[qid]
-        floor = min(scores.values(), default=0.0)
-        rest = [d for d in docs if d not in scores]
-        scores |= {d: floor - 1.0 - i for i, d in enumerate(rest)}
-        final[qid] = top_k(list(scores), list(scores.values()), k)
-    return final
+        floor = min(scores[qid].values(), default=0.0)
+        rest = [d for d in docs if d not in scores[qid]]
+        scores[qid] |= {d: floor - 1.0 - i for i, d in enumerate(rest)}
+    return truncate(scores, k)
 
 
 class CohereReranker(Reranker):

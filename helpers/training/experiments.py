@@ -207,7 +207,7 @@ class EncoderBench:
         self.data: TrainingSet = open_training_set(collection)
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
-        self.bm25 = BM25("bm25s").index(collection.corpus)
+        self.bm25 = BM25().index(collection.corpus)
         small = dev_corpus(collection.corpus, self.data.dev_qrels, self.base.retrieve(self.data.dev))
         self.dev = DevRetrieval(self.data.dev, self.data.dev_qrels, small)
         self.whole = DevRetrieval(self.data.dev, self.data.dev_qrels, collection.corpus)
