@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from helpers.store.files import DATA
 
+pytestmark = pytest.mark.audit
 PYDOCS = DATA / "pydocs"
 QUERIES = [json.loads(line) for line in (PYDOCS / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
 UNANSWERABLE = [

@@ -287,8 +287,8 @@ def test_cohere_advises_more_negatives(tmp_path):
     [
         (Triplet("q0", "query 0", "d1"), "'passage 1' is both relevant and irrelevant to 'query 0'"),
         (Triplet("new", "new query", "d1", ("twin",)), "'passage  1' is both"),
-        (Triplet("new", " ", "d1"), "Query 257: question holds an empty text"),
-        (Triplet("new", "new query", "empty"), "Query 257: positive_examples holds an empty text"),
+        (Triplet("new", " ", "d1"), "Query 257: question is empty"),
+        (Triplet("new", "new query", "empty"), "Query 257: positive_examples, item 1, is empty"),
         (Triplet("new", "new query", "lost"), "no passage 'lost'"),
     ],
 )

@@ -151,7 +151,7 @@ def test_of_no_conversations_nothing_is_asked_printed_or_written(service, tmp_pa
     assert llm.ask([], Verdict) == []
     assert service.requests == 0
     assert capsys.readouterr().out == ""
-    assert not llm.file.exists()
+    assert not llm.answers.file.exists()
     assert llm.summary() == f"{PRICED}: 0 asked: nothing."
 
 
@@ -306,16 +306,16 @@ def test_an_answer_is_on_disk_while_others_of_its_batch_are_under_way(service, m
     def last(self, conversation, schema):  # "pair 0" is not answered before the seven others are on disk
         if asked_of(conversation) == "pair 0":
             for _ in range(1000):
-                if line_count(llm.file) == 7:
+                if line_count(llm.answers.file) == 7:
                     break
                 Event().wait(0.01)
-            seen.append((line_count(llm.file), llm.calls, round(llm.usd / 168e-6)))
+            seen.append((line_count(llm.answers.file), llm.calls, round(llm.usd / 168e-6)))
         return one(self, conversation, schema)
 
     monkeypatch.setattr(Endpoint, "_one", last)
     assert None not in llm.ask(conversations(8), Verdict)
     assert seen == [(7, 7, 7)]
-    assert (line_count(llm.file), llm.calls) == (8, 8)
+    assert (line_count(llm.answers.file), llm.calls) == (8, 8)
 
 
 def test_answers_under_way_at_a_failure_are_kept(service, monkeypatch, tmp_path):
@@ -336,7 +336,7 @@ def test_answers_under_way_at_a_failure_are_kept(service, monkeypatch, tmp_path)
     llm = LLM(Endpoint("m"), tmp_path)
     with pytest.raises(WorkbookError, match=r"^The model m does not accept the request"):
         llm.ask(conversations(8), Verdict)
-    assert (line_count(llm.file), llm.calls, len(service.asked)) == (7, 7, 7)
+    assert (line_count(llm.answers.file), llm.calls, len(service.asked)) == (7, 7, 7)
 
 
 def test_answers_under_way_at_an_interrupt_are_kept(service, monkeypatch, tmp_path):
@@ -353,7 +353,7 @@ def test_answers_under_way_at_an_interrupt_are_kept(service, monkeypatch, tmp_pa
     llm = LLM(Endpoint("m"), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         llm.ask(conversations(12), Verdict)
-    assert len(service.asked) == line_count(llm.file) == llm.calls == 8
+    assert len(service.asked) == line_count(llm.answers.file) == llm.calls == 8
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_key_is_in_no_output_error_name_or_file(service, monkeypatch, tmp_path, 
     try:
         llm.ask(conversations(3), Verdict)
         assert trouble == "none"
-        assert llm.file.is_file()
+        assert llm.answers.file.is_file()
     except WorkbookError as error:
         assert trouble != "none"
         told += [str(error), repr(error), "".join(traceback.format_exception(error))]
@@ -485,7 +485,7 @@ def test_texts_of_every_kind_come_back_from_disk_as_they_were(tmp_path):
     again = LLM(Odd(), tmp_path)
     again.ask(conversations(len(ODD)), Verdict)
     assert again.backend.asked == []
-    assert sorted(text for _, text in again._known.values()) == sorted(ODD)
+    assert sorted(text for _, text in again.answers.values()) == sorted(ODD)
 
 
 def stop_at(backend: Fake, batch: int, how) -> None:
@@ -528,7 +528,7 @@ def test_killed_process_loses_at_most_its_batch(tmp_path):
 def test_line_that_a_crash_cut_short_is_asked_again_and_costs_no_other(tmp_path, lost):
     first = LLM(Fake(), tmp_path)
     expected = first.ask(conversations(5), Verdict)
-    first.file.write_bytes(first.file.read_bytes()[:-lost])
+    first.answers.file.write_bytes(first.answers.file.read_bytes()[:-lost])
     for asked in (1, 0):
         again = LLM(Fake(), tmp_path)
         assert again.ask(conversations(5), Verdict) == expected
@@ -539,7 +539,7 @@ def test_line_that_a_crash_cut_short_is_asked_again_and_costs_no_other(tmp_path,
 def test_rubbish_in_the_file_costs_no_answer(tmp_path, rubbish):
     first = LLM(Fake(), tmp_path)
     first.ask(conversations(2), Verdict)
-    with first.file.open("ab") as file:
+    with first.answers.file.open("ab") as file:
         file.write(rubbish)
     LLM(Fake(), tmp_path).ask(conversations(4), Verdict)
     again = LLM(Fake(), tmp_path)

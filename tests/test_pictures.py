@@ -37,7 +37,17 @@ def headline(axes) -> str:
 
 
 def product(role: str = "top", colour: str = "red", cut: str = "slim") -> Product:
-    return Product("title", "text", 1.0, type="thing", cut=cut, role=role, occasion="everyday", colour=colour)
+    return Product(
+        id="s1",
+        title="title",
+        text="text",
+        price=1.0,
+        type="thing",
+        cut=cut,
+        role=role,
+        occasion="everyday",
+        colour=colour,
+    )
 
 
 # Heat maps

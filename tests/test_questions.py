@@ -391,10 +391,16 @@ GOOD = {"_id": "s1", "text": "lowest first", "kind": "keyword", "doc": "d00"}
 @pytest.mark.parametrize(
     ("second", "sentence"),
     [
-        ({**GOOD, "_id": "s2", "text": " "}, "line 2: 'text' is missing or empty"),
-        ({k: v for k, v in GOOD.items() if k != "doc"}, "line 2: 'doc' is missing or empty"),
-        ({**GOOD, "_id": None}, "line 2: '_id' is missing or empty"),
-        ({**GOOD, "_id": "s2", "kind": "riddle"}, "line 2: there is no kind of question 'riddle'"),
+        ({**GOOD, "_id": "s2", "text": " "}, "line 2: text is empty: mend or remove it"),
+        (
+            {k: v for k, v in GOOD.items() if k != "doc"},
+            "line 2: 'doc' is missing (expected _id, text, kind, doc): mend or remove this row",
+        ),
+        ({**GOOD, "_id": None}, "line 2: _id should be a text, not None: mend or remove this row"),
+        (
+            {**GOOD, "_id": "s2", "kind": "riddle"},
+            "line 2: kind should be 'keyword', 'question' or 'problem', not 'riddle'",
+        ),
         ({**GOOD, "text": "another"}, "line 2: the id 's1' stands there twice"),
         ({**GOOD, "_id": "s2", "doc": "elsewhere"}, "line 2: the passage 'elsewhere' is not in the corpus"),
         (["s2", "text"], "line 2: expected an object"),

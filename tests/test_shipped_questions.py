@@ -23,6 +23,7 @@ from helpers.models.load import PACKAGED, load_encoder
 from helpers.retrieval.first_stages import BM25, Dense
 from helpers.store.files import DATA, ROOT
 
+pytestmark = pytest.mark.audit
 FILE = DATA / "pydocs" / "questions.jsonl"
 BANNED = ("how do i", "how to", "what is", "is there a way", "i have", "i need", "i want")
 SAME_OPENING = 10  # questions that may begin with the same three words

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from helpers.course import shop
 from helpers.course.pictures import PAINT, SHAPES
 from helpers.course.shop import (
-    ATTRIBUTES,
     NEUTRAL,
     Product,
     bought_together,
@@ -24,8 +22,33 @@ from helpers.course.shop import (
 )
 from helpers.store.files import DATA, WorkbookError
 
-TEE = Product("Tee", "Soft.", 10.0, type="t-shirt", cut="V-neck", role="top", occasion="everyday", colour="red")
-JEANS = Product("Jeans", "Blue.", 50.0, type="jeans", cut="slim", role="bottom", occasion="everyday", colour="blue")
+
+def replace(product: Product, **change) -> Product:
+    return product.model_copy(update=change)
+
+
+TEE = Product(
+    id="s1",
+    title="Tee",
+    text="Soft.",
+    price=10.0,
+    type="t-shirt",
+    cut="V-neck",
+    role="top",
+    occasion="everyday",
+    colour="red",
+)
+JEANS = Product(
+    id="s2",
+    title="Jeans",
+    text="Blue.",
+    price=50.0,
+    type="jeans",
+    cut="slim",
+    role="bottom",
+    occasion="everyday",
+    colour="blue",
+)
 SMALL = {
     "tee": TEE,
     "tee2": replace(TEE, title="Another"),
@@ -241,14 +264,16 @@ def test_products_are_read_with_all_their_fields_and_others_are_ignored(tmp_path
 def test_line_in_which_something_is_missing_is_named_in_one_sentence(tmp_path, key):
     path = tmp_path / "products.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (ROW, {k: v for k, v in ROW.items() if k != key})))
-    with pytest.raises(WorkbookError, match=rf", line 2: {key} is missing: [^.\n]*\.$"):
+    with pytest.raises(
+        WorkbookError, match=rf", line 2: '{key}' is missing \(expected id, [^.\n]*\): mend or [^.\n]*\.$"
+    ):
         read_products(path)
 
 
 def test_id_that_is_there_twice_is_named_in_one_sentence(tmp_path):
     path = tmp_path / "products.jsonl"
     path.write_text("\n".join(json.dumps(ROW | {"colour": colour}) for colour in ("red", "blue")))
-    with pytest.raises(WorkbookError, match=r", line 2: 's1' is there twice: [^.\n]*\.$"):
+    with pytest.raises(WorkbookError, match=r", line 2: the id 's1' stands there twice: [^.\n]*\.$"):
         read_products(path)
 
 
@@ -270,7 +295,7 @@ def test_every_product_can_be_drawn_in_its_colour_and_role(products):
 def test_every_product_has_a_price_and_all_attributes(products):
     for i, product in products.items():
         assert product.price > 0, i
-        assert all(getattr(product, name).strip() for name in (*ATTRIBUTES, "title", "text")), i
+        assert all(str(value).strip() for _, value in product), i
 
 
 def test_all_colours_of_a_design_have_one_role_and_occasion(products):

@@ -10,7 +10,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from helpers.collection.readers import read_jsonl
 from helpers.course.tastes import (
     CLASHES,
     DISLIKES,
@@ -26,6 +25,7 @@ from helpers.course.tastes import (
     statements,
 )
 from helpers.store.files import DATA, WorkbookError
+from helpers.store.rows import read_jsonl
 
 SPLITS = ("train", "dev", "test")
 TOPICS = {
@@ -241,14 +241,16 @@ def test_line_in_which_something_is_missing_is_named_in_one_sentence(tmp_path, k
     row = {"id": "p2", "text": "Tea.", "likes": [], "dislikes": []}
     path = tmp_path / "profiles.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in (row, {k: v for k, v in row.items() if k != key})))
-    with pytest.raises(WorkbookError, match=rf", line 2: {key} is missing: [^.\n]*\.$"):
+    with pytest.raises(
+        WorkbookError, match=rf", line 2: '{key}' is missing \(expected id, [^.\n]*\): mend or [^.\n]*\.$"
+    ):
         read_profiles(path)
 
 
 def test_id_that_is_there_twice_is_named_in_one_sentence(tmp_path):
     path = tmp_path / "profiles.jsonl"
     path.write_text('{"id": "p1", "text": "Tea.", "likes": [], "dislikes": []}\n' * 2)
-    with pytest.raises(WorkbookError, match=r", line 2: 'p1' is there twice: [^.\n]*\.$"):
+    with pytest.raises(WorkbookError, match=r", line 2: the id 'p1' stands there twice: [^.\n]*\.$"):
         read_profiles(path)
 
 

@@ -1,27 +1,18 @@
 """Read collections from disk: a BEIR folder, a folder of documents, or one table; errors name the file and line."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from helpers.store.files import WorkbookError
+from helpers.store.rows import kind_of, read_bytes, read_jsonl, read_text
 
 DOCUMENT_TYPES = (".md", ".txt", ".rst", ".html", ".htm", ".pdf")
 TABLE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 TEXT_COLUMNS = ("text", "passage", "content", "body", "document", "chunk", "contents", "abstract", "description")
 ID_COLUMNS = ("_id", "id", "doc_id", "docid", "corpus-id", "passage_id", "pid")
 Qrels = dict[str, dict[str, int]]
-
-
-def kind_of(path: Path) -> str:
-    """The file type without .gz: ``notes.md.gz`` → ``.md``."""
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
 
 
 def find(folder: Path, name: str) -> Path | None:
@@ -31,45 +22,6 @@ def find(folder: Path, name: str) -> Path | None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise WorkbookError(
-            f"{path} cannot be read ({error}): check that it is there, whole, and yours to read."
-        ) from error
-
-
-def read_text(path: Path) -> str:
-    """The file as UTF-8 text (a byte-order mark is dropped)."""
-    data = _read_bytes(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise WorkbookError(
-            f"{path}, line {line}: not UTF-8 (byte {data[error.start]:#04x}): save the file as UTF-8."
-        ) from error
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for each line that is not blank."""
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise WorkbookError(f"{path}, line {number}: broken JSON ({error}): mend or remove the line.") from error
-        if not isinstance(row, dict):
-            raise WorkbookError(
-                f'{path}, line {number}: expected an object like {{"_id": …, "text": …}}, found {line[:40]!r}.'
-            )
-        if "\\u" in line:  # half an emoji, as JSON may have it, is no text and could not be written again
-            row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
-        yield number, row
 
 
 def read_texts(path: Path) -> tuple[dict[str, str], dict[str, dict]]:
@@ -157,7 +109,7 @@ def read_document(path: Path) -> str:
     if kind == ".pdf":
         from pypdf import PdfReader
 
-        data = BytesIO(_read_bytes(path))
+        data = BytesIO(read_bytes(path))
         try:
             return "\n\n".join(page.extract_text() for page in PdfReader(data).pages).strip()
         except Exception as error:  # on a damaged or encrypted file pypdf raises more than its own errors
@@ -205,7 +157,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         if kind == ".jsonl":
             frame = pd.DataFrame([row for _, row in read_jsonl(path)])
         elif kind == ".parquet":
-            frame = pd.read_parquet(BytesIO(_read_bytes(path)))
+            frame = pd.read_parquet(BytesIO(read_bytes(path)))
         else:
             content = StringIO(read_text(path))
             frame = pd.read_csv(content, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)

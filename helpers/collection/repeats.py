@@ -1,6 +1,5 @@
 """Guards against leaks between splits: texts that repeat a held-out query, passages that nearly repeat each other."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -15,6 +14,28 @@ _NEIGHBOURS = 50  # of a passage are compared word by word; a template can give 
 TOO_ALIKE = 0.9  # common share of all words from which on a train query is the same question as a held-out one
 
 
+class SharedWords:
+    """Tells how many words a text shares with each of ``texts``: the Jaccard similarity of their sets of words.
+
+    That is the share of the words of either that both have, stemmed and without stop words.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        bags = [frozenset(tokenize(text)) for text in texts]
+        self.sizes = np.array([len(bag) for bag in bags])
+        self.holders: dict[str, list[int]] = {}
+        for i, bag in enumerate(bags):
+            for word in bag:
+                self.holders.setdefault(word, []).append(i)
+
+    def __call__(self, text: str) -> np.ndarray:
+        """float of shape (texts,), in [0, 1]; 0 where neither has a word."""
+        bag = frozenset(tokenize(text))
+        held = [i for word in bag for i in self.holders.get(word, ())]
+        common = np.bincount(np.array(held, dtype=int), minlength=len(self.sizes))
+        return common / np.maximum(1, len(bag) + self.sizes - common)
+
+
 class Repeats:
     """Tells whether a text repeats one of the texts in ``held``, whatever its capitals, punctuation and word order.
 
@@ -24,22 +45,11 @@ class Repeats:
 
     def __init__(self, held: Iterable[str]):
         texts = list(held)
-        self.bags = [frozenset(tokenize(text)) for text in texts]
-        self.exact = {_plain(text) for text in texts}
-        self.holders: dict[str, list[int]] = {}
-        for i, bag in enumerate(self.bags):
-            for word in bag:
-                self.holders.setdefault(word, []).append(i)
+        self.shared = SharedWords(texts)
+        self.exact = {same(text).lower() for text in texts}
 
     def __call__(self, text: str) -> bool:
-        bag = frozenset(tokenize(text))
-        shared = Counter(i for word in bag for i in self.holders.get(word, ()))
-        near = any(n >= TOO_ALIKE * (len(bag) + len(self.bags[i]) - n) for i, n in shared.items())
-        return near or _plain(text) in self.exact
-
-
-def _plain(text: str) -> str:
-    return same(text).lower()
+        return same(text).lower() in self.exact or bool((self.shared(text) >= TOO_ALIKE).any())
 
 
 def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str, str]:

@@ -5,16 +5,15 @@ They look for a substitute, for the same in another colour, or for what goes wit
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
-from helpers.collection.readers import read_jsonl
 from helpers.store.files import DATA, WorkbookError
+from helpers.store.rows import Text, read_rows
 
-ATTRIBUTES = ("type", "cut", "role", "occasion", "colour")
 NEUTRAL = {"white", "black", "grey", "navy", "cream", "sand", "brown", "charcoal", "blue"}
 # Occasions that mix in one outfit; every occasion mixes with itself.
 MIXES = {
@@ -25,21 +24,21 @@ STRAY = 0.1  # share of the items in a cart that have nothing to do with the res
 OBJECTIVES = ("substitute", "other colour", "goes with it")
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(BaseModel, frozen=True):
     """A product as the shop shows it (title, text, price in euro), and its attributes.
 
     Encoders see title and text alone.
     """
 
-    title: str
-    text: str
+    id: Text
+    title: Text
+    text: Text
     price: float
-    type: str
-    cut: str
-    role: str
-    occasion: str
-    colour: str
+    type: Text
+    cut: Text
+    role: Text
+    occasion: Text
+    colour: Text
 
     @property
     def shown(self) -> str:
@@ -56,15 +55,7 @@ def read_products(path: Path = DATA / "shop" / "products.jsonl") -> dict[str, Pr
 
     Raises WorkbookError for a line in which something is missing, and for an id that was there before.
     """
-    products = {}
-    for line, row in read_jsonl(path):
-        missing = [key for key in ("id", "title", "text", "price", *ATTRIBUTES) if key not in row]
-        if missing:
-            raise WorkbookError(f"{path}, line {line}: {missing[0]} is missing: give every product all its fields.")
-        if row["id"] in products:
-            raise WorkbookError(f"{path}, line {line}: {row['id']!r} is there twice: give every product its own id.")
-        products[row["id"]] = Product(**{key: row[key] for key in ("title", "text", "price", *ATTRIBUTES)})
-    return products
+    return {product.id: product for product in read_rows(path, Product, unique="id").values()}
 
 
 def split_products(products: Mapping[str, Product], seed: int = 10) -> dict[str, list[str]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
-from helpers.collection.readers import read_jsonl
-from helpers.store.files import DATA, WorkbookError
+from helpers.store.files import DATA
+from helpers.store.rows import Text, read_rows
 
 # train is learned from, dev chooses a checkpoint, test is measured on: no drink and no phrasing stands in two of them.
 DRINKS = {
@@ -83,23 +84,22 @@ class Profile:
     attitudes: Mapping[str, int]
 
 
+class _Line(BaseModel):
+    """A profile as it stands in a file."""
+
+    id: Text
+    text: Text
+    likes: list[Text]
+    dislikes: list[Text]
+
+
 def read_profiles(path: Path = DATA / "dating" / "profiles.jsonl") -> dict[str, Profile]:
     """{id: profile}.
 
     Raises WorkbookError for a line without id, text or attitudes, and for an id that was there before.
     """
-    profiles = {}
-    for line, row in read_jsonl(path):
-        missing = [key for key in ("id", "text", "likes", "dislikes") if key not in row]
-        if missing:
-            raise WorkbookError(
-                f"{path}, line {line}: {missing[0]} is missing: a profile has id, text, likes and dislikes."
-            )
-        if row["id"] in profiles:
-            raise WorkbookError(f"{path}, line {line}: {row['id']!r} is there twice: give every profile its own id.")
-        attitudes = dict.fromkeys(row["likes"], 1) | dict.fromkeys(row["dislikes"], -1)
-        profiles[row["id"]] = Profile(row["text"], attitudes)
-    return profiles
+    rows = read_rows(path, _Line, unique="id").values()
+    return {p.id: Profile(p.text, dict.fromkeys(p.likes, 1) | dict.fromkeys(p.dislikes, -1)) for p in rows}
 
 
 def compatibility(one: Profile, other: Profile) -> float:

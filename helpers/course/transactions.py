@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel
 
 from helpers.collection.collection import Collection, open_collection, own_name
-from helpers.collection.readers import kind_of, read_frame
+from helpers.collection.readers import read_frame
 from helpers.store.files import DATA, ROOT, WorkbookError
+from helpers.store.rows import Text, kind_of, read_rows
 
 TEXT, LABEL, GROUP = (
     ("text", "description", "descriptor", "memo"),
@@ -98,15 +100,38 @@ def open_transactions(path: str | Path | None = None) -> Transactions:
     return _from_table(file) if file.is_file() else _from_collection(open_collection(str(chosen)))
 
 
+class _Line(BaseModel):
+    """A card transaction of the course; ``trade_show`` is yes where a later rule takes it out of its category."""
+
+    id: Text
+    merchant: Text
+    descriptor: Text
+    amount: Text
+    currency: Text
+    department: str = ""
+    place: str = ""
+    memo: str = ""
+    category: Text
+    trade_show: str = ""
+
+
+class _Category(BaseModel):
+    """A category of the course's policy, and what the policy says of it."""
+
+    category: Text
+    name: Text
+    description: Text
+
+
 def _course() -> Transactions:
     folder = DATA / "transactions"
-    rows = pd.read_csv(folder / "transactions.csv", dtype=str, keep_default_na=False).set_index("id")
-    policy = pd.read_csv(folder / "categories.csv", dtype=str).set_index("category")
-    texts = {i: " | ".join(filter(None, (row[c] for c in SHOWN))) for i, row in rows.iterrows()}
-    labels, groups = rows["category"].to_dict(), rows["merchant"].to_dict()
-    descriptions = {c: f"{row['name']}. {row['description']}" for c, row in policy.iterrows()}
+    rows = read_rows(folder / "transactions.csv", _Line, unique="id").values()
+    policy = read_rows(folder / "categories.csv", _Category, unique="category").values()
+    texts = {row.id: " | ".join(filter(None, (getattr(row, c) for c in SHOWN))) for row in rows}
+    labels, groups = {row.id: row.category for row in rows}, {row.id: row.merchant for row in rows}
+    descriptions = {row.category: f"{row.name}. {row.description}" for row in policy}
     new = frozenset(i for i, label in labels.items() if label in NEW)
-    rule = frozenset(rows.index[rows["trade_show"] == "yes"])
+    rule = frozenset(row.id for row in rows if row.trade_show == "yes")
     return Transactions("transactions", texts, labels, groups, descriptions, split_by_group(groups, new), NEW, rule)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.collection.collection import Collection
-from helpers.collection.text import tokenize
+from helpers.collection.repeats import SharedWords
 from helpers.labels.questions import (
     ASKED,
     Question,
@@ -52,11 +52,7 @@ def _nearest(
     Too alike means at least ``cosine`` or a share of common words of at least ``words``. With ``earlier``, the others
     are the same list, and a text is compared only with those before it that were kept themselves.
     """
-    sizes = np.array([len(set(tokenize(t))) for t in others])
-    holders: dict[str, list[int]] = {}
-    for j, text in enumerate(others):
-        for word in set(tokenize(text)):
-            holders.setdefault(word, []).append(j)
+    words_shared = SharedWords(others)
     kept = np.ones(len(others), dtype=bool)
     nearest: list[tuple[float, int]] = []
     for i, text in enumerate(texts):
@@ -65,10 +61,7 @@ def _nearest(
             nearest.append((0.0, -1))
             continue
         similarities = np.where(kept[:reach], other_vectors[:reach] @ vectors[i], -1.0)
-        bag = set(tokenize(text))
-        held = [j for word in bag for j in holders.get(word, ())]
-        common = np.bincount(held, minlength=len(others))[:reach] if held else np.zeros(reach)
-        shared = np.where(kept[:reach], common / np.maximum(1, len(bag) + sizes[:reach] - common), 0.0)
+        shared = np.where(kept[:reach], words_shared(text)[:reach], 0.0)
         best, closest = int(similarities.argmax()), int(shared.argmax())
         alike = best if similarities[best] >= cosine else closest if shared[closest] >= words else -1
         if earlier and alike >= 0:

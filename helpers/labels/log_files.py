@@ -1,36 +1,17 @@
 """Import an existing search log, a csv or jsonl file with columns of its own, into a SearchLog."""
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from helpers.collection.readers import kind_of, read_jsonl, read_text
 from helpers.labels.search_log import EVENTS, SearchLog, as_utc
 from helpers.store.files import WorkbookError, fingerprint
+from helpers.store.rows import kind_of, read_csv, read_jsonl
 
 _BOOLEANS = dict.fromkeys(("1", "true", "yes", "y"), True) | dict.fromkeys(("", "0", "false", "no", "n"), False)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, {column: cell}) for each row."""
-    reader = csv.DictReader(StringIO(read_text(path), newline=""), strict=True)
-    line = 2
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                wrong = "more" if None in row else "fewer"
-                raise WorkbookError(
-                    f"{path}, line {line}: {wrong} cells than the header has columns: quote cells that hold a comma."
-                )
-            yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise WorkbookError(f"{path}, line {line}: broken csv ({error}): mend or remove the line.") from error
 
 
 def _text(cell: Any) -> str:
@@ -115,7 +96,7 @@ def import_log(path: Path | str, log: SearchLog, columns: Mapping[str, str]) -> 
     path = Path(path)
     if kind_of(path) not in (".csv", ".jsonl"):
         raise WorkbookError(f"{path} is neither .csv nor .jsonl: save the log as one of these.")
-    return import_rows(list(_csv_rows(path) if kind_of(path) == ".csv" else read_jsonl(path)), path, log, columns)
+    return import_rows(list(read_csv(path) if kind_of(path) == ".csv" else read_jsonl(path)), path, log, columns)
 
 
 def import_rows(

@@ -4,19 +4,20 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.collection.collection import Collection
-from helpers.collection.readers import read_jsonl
-from helpers.collection.text import tokenize
+from helpers.collection.text import same, tokenize
 from helpers.models.llm import LLM
 from helpers.models.prompts import Prompt
 from helpers.store.files import DATA, WorkbookError, fingerprint, write_text
+from helpers.store.rows import Text, read_rows
 
-KINDS = ("keyword", "question", "problem")
+Kind = Literal["keyword", "question", "problem"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 ASKED = {True: 120, False: 400}  # questions that notebook 03 asks a small model for, a larger one
 PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
 
@@ -30,11 +31,21 @@ class Question(NamedTuple):
     doc: str
 
 
+class _Line(BaseModel):
+    """A question as it stands in a file."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    id: Text = Field(alias="_id")
+    text: Text
+    kind: Kind
+    doc: Text
+
+
 class Written(BaseModel):
     """One query as a model writes it."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["keyword", "question", "problem"]
+    kind: Kind
     text: str
 
 
@@ -53,7 +64,7 @@ class OneQuestion(BaseModel):
 
 def shown(passage: str, small: bool) -> str:
     """The passage in one line, cut to what the model is shown."""
-    return " ".join(passage.split())[: PASSAGE_CHARACTERS[small]]
+    return same(passage)[: PASSAGE_CHARACTERS[small]]
 
 
 def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
@@ -118,9 +129,7 @@ def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[
         for doc, kinds in zip(docs, wanted, strict=True)
     ]
     answers = llm.ask(conversations, WrittenQueries)
-    written = [
-        (doc, q.kind, " ".join(q.text.split())) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries
-    ]
+    written = [(doc, q.kind, same(q.text)) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries]
     return [row for row in written if row[2]]
 
 
@@ -133,7 +142,7 @@ def _write_small(
         prompt = small_prompt(collection, kind)
         of_kind = [doc for doc, kinds in zip(docs, wanted, strict=True) if kind in kinds]
         answers = llm.ask([prompt.fill(passage=shown(collection.corpus[doc], True)) for doc in of_kind], OneQuestion)
-        lines = [" ".join(a.question.split()) if a else "" for a in answers]
+        lines = [same(a.question) if a else "" for a in answers]
         written |= {(doc, kind): line for doc, line in zip(of_kind, lines, strict=True) if line}
     asked = [(doc, kind) for doc, kinds in zip(docs, wanted, strict=True) for kind in kinds]
     return [(doc, kind, written[doc, kind]) for doc, kind in asked if (doc, kind) in written]
@@ -160,29 +169,16 @@ def write_questions(questions: Iterable[Question], path: Path) -> None:
 def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
     """Read the questions that ``write_questions`` wrote.
 
-    Raises WorkbookError on a missing field, an unknown kind, an id that stands there twice, or a passage that the
-    corpus does not have.
+    Raises WorkbookError on a line that does not fit, an id that stands there twice, or a passage that the corpus does
+    not have.
     """
-    questions: dict[str, Question] = {}
-    for number, row in read_jsonl(path):
-        missing = [name for name in ("_id", "text", "kind", "doc") if not str(row.get(name) or "").strip()]
-        if missing:
-            raise WorkbookError(f"{path}, line {number}: {missing[0]!r} is missing or empty: mend or remove the line.")
-        question = Question(*(str(row[name]) for name in ("_id", "text", "kind", "doc")))
-        if question.kind not in KINDS:
+    rows = read_rows(path, _Line, unique="id")
+    for number, row in rows.items():
+        if row.doc not in corpus:
             raise WorkbookError(
-                f"{path}, line {number}: there is no kind of question {question.kind!r}: use {', '.join(KINDS)}."
+                f"{path}, line {number}: the passage {row.doc!r} is not in the corpus: remove the line."
             )
-        if question.id in questions:
-            raise WorkbookError(
-                f"{path}, line {number}: the id {question.id!r} stands there twice: give every question its own."
-            )
-        if question.doc not in corpus:
-            raise WorkbookError(
-                f"{path}, line {number}: the passage {question.doc!r} is not in the corpus: remove the line."
-            )
-        questions[question.id] = question
-    return list(questions.values())
+    return [Question(row.id, row.text, row.kind, row.doc) for row in rows.values()]
 
 
 def shipped_questions(collection: Collection) -> list[Question]:

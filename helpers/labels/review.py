@@ -5,18 +5,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ipywidgets
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import CountVectorizer
 
-from helpers.collection.readers import read_jsonl, read_text
-from helpers.collection.text import tokenize
+from helpers.collection.text import same, tokenize
 from helpers.evaluation.measures import interval
 from helpers.store.files import WorkbookError, write_text
+from helpers.store.rows import Text, read_rows, read_text
 
 SIGNALS = ("low precision", "low top score", "no click", "reformulated", "cited but ranked low")
 LOWEST_SCORES = 0.1  # low top score: nothing found, or in the lowest tenth of the system's searches, if they differ
@@ -168,6 +169,16 @@ class Panel(ipywidgets.VBox):
         return "(buttons to accept and reject: run this notebook to see them)"
 
 
+class Verdict(BaseModel):
+    """A person's verdict on one passage for a query: 2 answers it, 1 helps with it, 0 does not."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    query: Text
+    doc: Text
+    grade: Literal[0, 1, 2]
+    comment: str | None = None
+
+
 class Reviews:
     """A person's verdicts on (query, passage), one JSON line each in a file; the last one on a pair counts.
 
@@ -200,15 +211,10 @@ class Reviews:
 
     def read(self) -> pd.DataFrame:
         """The verdicts that count: columns query, doc, grade, comment."""
-        rows = list(read_jsonl(self.file)) if self.file.is_file() else []
-        for number, row in rows:
-            if not row.get("query") or not row.get("doc") or row.get("grade") not in (0, 1, 2):
-                raise WorkbookError(
-                    f"{self.file}, line {number}: no verdict (query, doc, and a grade 0, 1 or 2): "
-                    "mend or remove the line."
-                )
-        whole = [row | {"comment": str(row.get("comment") or "")} for _, row in rows]
-        table = pd.DataFrame(whole, columns=["query", "doc", "grade", "comment"])
+        rows = read_rows(self.file, Verdict).values() if self.file.is_file() else []
+        table = pd.DataFrame(
+            [(v.query, v.doc, v.grade, v.comment or "") for v in rows], columns=list(Verdict.model_fields)
+        )
         return table.drop_duplicates(["query", "doc"], keep="last").reset_index(drop=True)
 
     def as_qrels(self) -> dict[str, dict[str, int]]:
@@ -245,6 +251,6 @@ class Reviews:
 
         accept.on_click(press)
         reject.on_click(press)
-        line = " ".join(text.split())  # as HTML, since a label would set what stands between two $ as a formula
+        line = same(text)  # as HTML, since a label would set what stands between two $ as a formula
         passage = ipywidgets.HTML(escape(line[:SHOWN]), tooltip=line, layout={"width": "48em"})
         return ipywidgets.HBox([accept, reject, comment, passage, done])

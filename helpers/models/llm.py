@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from helpers.models.services import asking, openai_client, price
 from helpers.models.smollm import LINE_TOKENS, PENALTY, Conversation, SmolLM2
+from helpers.store.answers import Answers
 from helpers.store.files import WorkbookError, fingerprint
 from helpers.store.progress import progress_bar
 
@@ -143,33 +144,21 @@ class LLM:
 
     def __init__(self, backend: Backend, folder: Path, max_calls: int | None = None, max_usd: float | None = None):
         self.backend, self.name, self.small = backend, backend.name, backend.small
-        self.file = Path(folder) / "llm" / (re.sub(r"[^\w.-]+", "-", backend.name) + ".jsonl")
         self.max_calls, self.max_usd = max_calls, max_usd
         self.counts, self.calls, self.usd = Counter[str](), 0, 0.0
-        self._known, self._lock = dict[str, list](), Lock()
-        for line in self.file.read_bytes().splitlines() if self.file.is_file() else []:
-            with contextlib.suppress(ValueError):  # a line that a crash cut short
-                self._known.update([json.loads(line)])
+        name = re.sub(r"[^\w.-]+", "-", backend.name)
+        self.answers, self._lock = Answers(Path(folder) / "llm" / f"{name}.jsonl"), Lock()
 
     @property
     def key(self) -> str:
         """A fingerprint of what the answers depend on besides the prompts: the model and the budget."""
         return fingerprint(self.backend.key, self.max_calls, self.max_usd)
 
-    def _keep(self, records: Mapping[str, list]) -> None:
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write("".join("\n" + json.dumps(record) for record in records.items()))
-        except OSError as why:
-            raise WorkbookError(f"Cannot write {self.file} ({why.strerror}): free some space and run again.") from why
-        self._known |= records
-
     def _take(self, batch: Sequence[str], bar: Any, position: int, reply: Reply) -> None:
         """Count an answer and write it down at once; threads that bring theirs at the same time wait for each other."""
         with self._lock:
             self.calls, self.usd = self.calls + 1, self.usd + (reply.usd if reply.usd == reply.usd else 0.0)
-            self._keep({batch[position]: [reply.status, reply.text]})
+            self.answers.keep({batch[position]: [reply.status, reply.text]})
             bar.update(1)
 
     def _within_budget(self, conversations: list[Conversation]) -> int:
@@ -193,7 +182,7 @@ class LLM:
         """
         form = json.dumps(schema.model_json_schema(), sort_keys=True)
         keys = [fingerprint(self.backend.key, list(c), form) for c in conversations]
-        before = set(self._known)
+        before = set(self.answers)
         new = {k: c for k, c in zip(keys, conversations, strict=True) if k not in before}
         todo = list(new)[: self._within_budget(list(new.values()))] if new else []
         todo.sort(key=lambda k: sum(len(m["content"]) for m in new[k]))  # like lengths share a batch
@@ -203,12 +192,12 @@ class LLM:
                     break
                 batch = todo[start : start + self.backend.batch]
                 self.backend.answer([new[k] for k in batch], schema, partial(self._take, batch, bar))
-        if left := sum(k not in self._known for k in new):
+        if left := sum(k not in self.answers for k in new):
             print(f"Stopped at the budget: {left:,} of {len(new):,} calls are not made; {GO_ON}.")
         return [self._read(k, schema, k in before) for k in keys]
 
     def _read(self, key: str, schema: type[Schema], cached: bool) -> Schema | None:
-        status, text = self._known.get(key, ["over budget", ""])
+        status, text = self.answers.get(key, ["over budget", ""])
         answer = parse(text, schema) if status == "answered" else None
         if status == "answered":
             status = "malformed" if answer is None else "cached" if cached else "answered"
@@ -230,15 +219,15 @@ class LLM:
             raise WorkbookError("Services do not give the likelihood of a text: use small_llm(folder) for it.")
         pairs = list(zip(conversations, texts, strict=True))
         keys = [fingerprint(self.backend.key, list(c), t, "likelihood") for c, t in pairs]
-        new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self._known}
+        new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self.answers}
         todo = sorted(new, key=lambda k: len(new[k][0][-1]["content"]))
         with progress_bar(len(todo), "Likelihoods", "text") as bar:
             for start in range(0, len(todo), self.backend.batch):
                 batch = todo[start : start + self.backend.batch]
                 likelihoods = self.backend.model.log_likelihoods(*zip(*(new[k] for k in batch), strict=True))
-                self._keep({k: ["likelihood", value] for k, value in zip(batch, likelihoods, strict=True)})
+                self.answers.keep({k: ["likelihood", value] for k, value in zip(batch, likelihoods, strict=True)})
                 bar.update(len(batch))
-        return [self._known[k][1] for k in keys]
+        return [self.answers[k][1] for k in keys]
 
 
 def small_llm(folder: Path) -> LLM:

@@ -7,11 +7,12 @@ from typing import TypeVar
 import cohere
 import numpy as np
 import openai
-import pandas as pd
 from cohere.core import ApiError
+from pydantic import BaseModel
 
 from helpers.models.embed import Embedder, Task, unit
 from helpers.store.files import DATA, WorkbookError, fingerprint
+from helpers.store.rows import read_rows
 
 RETRIES = 6  # the SDKs wait longer each time, or as long as the service asks, on 408, 409, 429 and 5xx
 TIMEOUT = 120.0  # seconds for one try
@@ -25,15 +26,29 @@ TOKENS_PER_QUERY = 20  # to price a query before it is known
 Answer = TypeVar("Answer")
 
 
+class Prices(BaseModel):
+    """What a model costs, in dollars, and the date of its price list; nan where a model has no price of that kind."""
+
+    model: str
+    usd_per_million_input_tokens: float = float("nan")
+    usd_per_million_output_tokens: float = float("nan")
+    usd_per_1000_searches: float = float("nan")
+    as_of: str = "no date"
+
+
+def _prices(model: str) -> Prices:
+    table = read_rows(DATA / "prices.csv", Prices, unique="model").values()
+    return next((row for row in table if row.model == model), Prices(model=model))
+
+
 def price(model: str, column: str) -> float:
-    """Dollars from a column of the dated table in data/prices.csv; nan for a model that is not in it."""
-    table = pd.read_csv(DATA / "prices.csv").set_index("model")
-    return float(table[column].get(model, float("nan")))
+    """Dollars from the dated table in data/prices.csv; nan for a model that is not in it."""
+    return getattr(_prices(model), column)
 
 
 def priced(model: str) -> str:
     """The date of the price table's row; "no date" for a model that is not in it."""
-    return str(pd.read_csv(DATA / "prices.csv").set_index("model")["as_of"].get(model, "no date"))
+    return _prices(model).as_of
 
 
 def keys_set() -> dict[str, bool]:

@@ -1,6 +1,5 @@
 """Second-stage ranking: ``rerank(queries, run, corpus, k) -> run`` puts the first stage's best k in a better order."""
 
-import json
 import os
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from helpers.models.embed import VectorCache, encode
 from helpers.models.load import model_key
 from helpers.models.services import asking, clip, cohere_client, price
 from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k, truncate
+from helpers.store.answers import Answers
 from helpers.store.files import fingerprint
 from helpers.store.progress import tracked
 
@@ -188,16 +188,9 @@ class CohereReranker(Reranker):
         self.client = cohere_client()
         self.model, self.name = model, f"Cohere {model}"
         self.usd_per_1000_queries = price(model, "usd_per_1000_searches")
-        self.file = Path(folder) / "cohere_rerank.jsonl"
+        self._known = Answers(Path(folder) / "cohere_rerank.jsonl")
         self.seconds_between = 60.0 / float(os.environ.get("CO_REQUESTS_PER_MINUTE") or 10)
         self._last = 0.0
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        self._known: dict[str, list[float]] = {}
-        for line in lines:
-            try:
-                self._known.update([json.loads(line)])
-            except ValueError:  # a line that a crash cut short
-                continue
 
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         """float of shape (passages,) in [0, 1]."""
@@ -220,8 +213,5 @@ class CohereReranker(Reranker):
             scores = [0.0] * len(passages)
             for result in results:
                 scores[result.index] = result.relevance_score
-            self._known[key] = scores
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps([key, scores]))
+            self._known.keep({key: scores})
         return np.asarray(self._known[key])

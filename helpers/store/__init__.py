@@ -1,4 +1,4 @@
-"""Storage for all rooms: files written whole or not at all, stages and evidence with keys, progress, the error type."""
+"""Storage for all rooms: whole-or-nothing files, rows, kept answers, stages, evidence, progress, the error type."""
 
 from helpers.store.files import DATA, WorkbookError, build_dir, write_text
 

@@ -90,7 +90,7 @@ def fault(row: Row, expected: Mapping[Id, str]) -> str:
     return "" if row.get("key") == keys[_id(row)] else _STALE
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_cells(file: Path) -> list[Row]:
     """The rows of a table as they stand in the file, unchecked; none where there is no file.
 
     Raises WorkbookError for a file that cannot be read as a table.
@@ -110,7 +110,7 @@ def read_evidence(file: Path, expected: Mapping[Id, str], remake: str) -> pd.Dat
     ``expected`` is {(name, seed): key} and ``remake`` the command that makes the table. Empty where there is no file.
     Raises WorkbookError for a row that was edited by hand, is stale, is not among the expected, or stands there twice.
     """
-    rows, seen = read_rows(file), set()
+    rows, seen = read_cells(file), set()
     for row in rows:
         wrong = fault(row, expected) or ("stands there twice" if _id(row) in seen else "")
         if wrong:
@@ -129,7 +129,7 @@ def write_row(file: Path, row: Row, known: Iterable[Id]) -> None:
     dropped. A crash leaves either the old table or the new one.
     """
     ids = _ids(known)
-    rows = [row, *(other for other in read_rows(file) if _id(other) in ids and _id(other) != _id(row))]
+    rows = [row, *(other for other in read_cells(file) if _id(other) in ids and _id(other) != _id(row))]
     rows.sort(key=lambda other: ids.index(_id(other)))
     columns = dict.fromkeys(c for other in rows for c in other if c and c not in MARKS)
     text = io.StringIO()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from helpers.collection.collection import Collection, open_collection
-from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_evidence, read_rows, write_row
+from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_evidence, read_cells, write_row
 from helpers.store.files import DATA, ROOT, WorkbookError, exit_code, fingerprint
 from helpers.training.experiments import (
     EncoderBench,
@@ -74,7 +74,7 @@ def make(collection: Collection, pieces: Sequence[Piece], only: str = "", say: S
     for piece in picked(pieces, only):
         keys = expected(pieces, piece.table)
         table, kept = table_file(piece.table, collection), collection.build / "evidence" / f"{piece.table}.csv"
-        before, row, took = find_row(read_rows(table), piece), find_row(read_rows(kept), piece), "kept"
+        before, row, took = find_row(read_cells(table), piece), find_row(read_cells(kept), piece), "kept"
         if fault(row, keys):
             began = time.perf_counter()
             row = make_row(piece)
@@ -94,7 +94,7 @@ def check(collection: Collection, pieces: Sequence[Piece], commit: str, say: Say
     committed = {}
     for table in dict.fromkeys(piece.table for piece in pieces):
         read_evidence(table_file(table, collection), expected(pieces, table), f"make evidence ONLY={table}")
-        committed[table] = read_rows(table_file(table, collection))
+        committed[table] = read_cells(table_file(table, collection))
     quick = [piece for piece in pieces if piece.quick and find_row(committed[piece.table], piece)]
     if not quick:
         raise WorkbookError("No committed evidence can be made again in minutes: run `make evidence` and commit it.")

@@ -1,64 +1,84 @@
 """Training data as rows: the course's four schemas, their validation, and conversion without loss."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from helpers.collection.text import same
 from helpers.store.files import WorkbookError
+from helpers.store.rows import Text, parse_row
 
 Row = dict[str, Any]
 PAIRS, EXAMPLES, JUDGMENTS, CITATIONS = "pairs", "examples", "judgments", "citations"
-SCHEMAS: dict[str, dict[str, type]] = {
-    PAIRS: {"question": str, "answer": str},
-    EXAMPLES: {"question": str, "positive_examples": list, "negative_examples": list},
-    JUDGMENTS: {"query": str, "passage": str, "is_relevant": bool},
-    CITATIONS: {"query": str, "passage": str, "is_cited": bool},
-}
-_SHOULD_BE = {str: "a text", list: "a list of texts", bool: "True or False"}
+
+
+class TrainingRow(BaseModel):
+    """A row of training data: exactly its fields, each with a value of its kind, and no empty text.
+
+    Where there are two lists, the first has the positives and the second the negatives: at least one positive, no
+    passage in both lists, and none twice in one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
+        sides = {key: [same(text) for text in value] for key, value in self if isinstance(value, list)}
+        if not sides:
+            return self
+        (positives, good), (negatives, bad) = sides.items()
+        if not good:
+            raise ValueError(f"{positives} is empty: give at least one passage or remove the row")
+        both = next((text for text in bad if text in good), None)
+        if both is not None:
+            raise ValueError(
+                f"{both[:60]!r} is in both {positives} and {negatives}: decide what it is and keep it in one"
+            )
+        for key, texts in sides.items():
+            twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
+            if twice is not None:
+                raise ValueError(f"{twice[:60]!r} is in {key} twice: keep it once")
+        return self
+
+
+class Pair(TrainingRow):
+    """A question and a passage that answers it."""
+
+    question: Text
+    answer: Text
+
+
+class Example(TrainingRow):
+    """A question with passages that answer it and passages that do not."""
+
+    question: Text
+    positive_examples: list[Text]
+    negative_examples: list[Text]
+
+
+class Judgment(TrainingRow):
+    """Whether a passage is relevant to a query."""
+
+    query: Text
+    passage: Text
+    is_relevant: bool
+
+
+class Citation(TrainingRow):
+    """Whether an answer to a query cited a passage."""
+
+    query: Text
+    passage: Text
+    is_cited: bool
+
+
+SCHEMAS: dict[str, type[TrainingRow]] = {PAIRS: Pair, EXAMPLES: Example, JUDGMENTS: Judgment, CITATIONS: Citation}
 
 
 def _schema_of(row: Any) -> str:
     """The schema that has the most keys in common with the row; of equals the first."""
-    return max(SCHEMAS, key=lambda name: len(set(SCHEMAS[name]) & set(row)) if isinstance(row, dict) else 0)
-
-
-def check_row(row: Any, kinds: Mapping[str, type], where: str) -> None:
-    """Raises WorkbookError unless the row has exactly the keys of ``kinds``, each with a valid value of its kind.
-
-    No text may be empty. Where there are two list keys, the first has the positives and the second the negatives: at
-    least one positive, no passage in both lists, and none twice in one. ``where`` is how the message begins.
-    """
-    if not isinstance(row, dict):
-        raise WorkbookError(f"{where}: expected a dict with {', '.join(kinds)}, found {type(row).__name__}.")
-    wrong = [f"{key!r} is missing" for key in kinds if key not in row]
-    wrong += [f"{key!r} is unknown" for key in row if key not in kinds]
-    if wrong:
-        raise WorkbookError(f"{where}: {' and '.join(wrong)}: expected {', '.join(kinds)}.")
-    for key, kind in kinds.items():
-        value = row[key]
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(text, str) for text in value)):
-            raise WorkbookError(f"{where}: {key} should be {_SHOULD_BE[kind]}, not {value!r:.60}.")
-        texts = value if kind is list else [value] if kind is str else []
-        if not all(same(text) for text in texts):
-            raise WorkbookError(f"{where}: {key} holds an empty text: write it or remove it.")
-    lists = [key for key, kind in kinds.items() if kind is list]
-    if lists:
-        _check_lists(row, *lists, where)
-
-
-def _check_lists(row: Row, positives: str, negatives: str, where: str) -> None:
-    if not row[positives]:
-        raise WorkbookError(f"{where}: {positives} is empty: give at least one passage or remove the row.")
-    sides = {key: [same(text) for text in row[key]] for key in (positives, negatives)}
-    both = next((text for text in sides[negatives] if text in sides[positives]), None)
-    if both is not None:
-        raise WorkbookError(
-            f"{where}: {both[:60]!r} is in both {positives} and {negatives}: decide what it is and keep it in one."
-        )
-    for key, texts in sides.items():
-        twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
-        if twice is not None:
-            raise WorkbookError(f"{where}: {twice[:60]!r} is in {key} twice: keep it once.")
+    return max(SCHEMAS, key=lambda s: len(set(SCHEMAS[s].model_fields) & set(row)) if isinstance(row, dict) else 0)
 
 
 def validate(rows: Sequence[Row]) -> str:
@@ -76,7 +96,10 @@ def validate(rows: Sequence[Row]) -> str:
     schema = _schema_of(rows[0])
     seen: dict[tuple[str, ...], tuple[int, Any]] = {}
     for number, row in enumerate(rows, 1):
-        check_row(row, SCHEMAS[schema], f"Row {number}")
+        if not isinstance(row, dict):
+            keys = ", ".join(SCHEMAS[schema].model_fields)
+            raise WorkbookError(f"Row {number}: expected a dict with {keys}, found {type(row).__name__}.")
+        parse_row(row, SCHEMAS[schema], f"Row {number}")
         texts = [same(value) for value in row.values() if isinstance(value, str)]
         label = next((value for value in row.values() if isinstance(value, bool)), None)
         earlier, its_label = seen.setdefault(tuple(texts), (number, label))

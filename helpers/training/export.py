@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from helpers.collection.readers import read_jsonl
 from helpers.collection.text import same
 from helpers.store.files import WorkbookError, write_text
-from helpers.training.examples import EXAMPLES, SCHEMAS, Row, check_row, group_by_query
+from helpers.store.rows import Text, parse_row, read_rows
+from helpers.training.examples import Example, Row, TrainingRow, group_by_query
 from helpers.training.triplets import Triplet
 
 FORMS = ("pairs", "triplets", "tuples", "labelled pairs", "labelled lists")
-COHERE = {"query": str, "relevant_passages": list, "hard_negatives": list}
 COHERE_QUERIES = 256  # fewer unique queries were refused
 COHERE_NEGATIVES = 5  # hard negatives a query that Cohere advised
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
@@ -31,6 +30,14 @@ _PARQUET = pa.schema(
         "negatives": _TEXTS,
     }
 )
+
+
+class CohereRow(TrainingRow):
+    """A line of Cohere's format: an ``Example`` under other names."""
+
+    query: Text
+    relevant_passages: list[Text]
+    hard_negatives: list[Text]
 
 
 def _text(corpus: Mapping[str, str], doc: str) -> str:
@@ -180,8 +187,9 @@ def write_cohere(triplets: Sequence[Triplet], corpus: Mapping[str, str], path: P
             f"The format asks for at least {COHERE_QUERIES} unique queries, and there are {len(rows)}: collect more."
         )
     for number, row in enumerate(rows, 1):
-        check_row(row, SCHEMAS[EXAMPLES], f"Query {number}")
-    lines = [json.dumps(dict(zip(COHERE, row.values(), strict=True)), ensure_ascii=False) + "\n" for row in rows]
+        parse_row(row, Example, f"Query {number}")
+    names = CohereRow.model_fields
+    lines = [json.dumps(dict(zip(names, row.values(), strict=True)), ensure_ascii=False) + "\n" for row in rows]
     _make_folder(path)
     write_text(Path(path), "".join(lines))
     few = sum(len(row["negative_examples"]) < COHERE_NEGATIVES for row in rows)
@@ -196,12 +204,13 @@ def read_cohere(path: Path) -> list[Row]:
     """
     lines: dict[str, int] = {}
     rows = []
-    for number, row in read_jsonl(Path(path)):
-        check_row(row, COHERE, f"{path}, line {number}")
-        earlier = lines.setdefault(same(row["query"]), number)
+    for number, row in read_rows(Path(path), CohereRow).items():
+        earlier = lines.setdefault(same(row.query), number)
         if earlier != number:
             raise WorkbookError(f"{path}, line {number}: the query of line {earlier} again: merge their passages.")
-        rows.append(dict(zip(SCHEMAS[EXAMPLES], (row[key] for key in COHERE), strict=True)))
+        rows.append(dict(zip(Example.model_fields, (value for _, value in row), strict=True)))
     if not rows:
-        raise WorkbookError(f"{path} is empty: it needs one JSON object a line with {', '.join(COHERE)}.")
+        raise WorkbookError(
+            f"{path} is empty: it needs one JSON object a line with {', '.join(CohereRow.model_fields)}."
+        )
     return rows

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from helpers.collection.readers import read_jsonl
 from helpers.evaluation.measures import per_query
 from helpers.models.embed import Embedder
 from helpers.retrieval.first_stages import nearest
 from helpers.store.files import DATA, WorkbookError
+from helpers.store.rows import Text, read_rows
 
 Texts = dict[str, str]
 _SEE_ALSO = re.compile(r"^See Also[ \t]*\n-+[ \t]*\n(.*?)(?=\n\S[^\n]*\n-{3,}|\Z)", re.S | re.M)
@@ -56,6 +57,14 @@ def relatedness(embedder: Embedder, corpus: Mapping[str, str], links: Mapping[st
     return per_query(links, run).loc[list(links), "ndcg@10"].to_numpy()
 
 
+class _Pair(BaseModel):
+    """An ordinary question and the passage that answers it."""
+
+    id: Text = Field(alias="_id")
+    question: Text
+    answer: Text
+
+
 def everyday() -> tuple[Texts, Texts, dict[str, dict[str, int]]]:
     """(corpus, queries, qrels) of ordinary questions with one right passage each.
 
@@ -64,10 +73,10 @@ def everyday() -> tuple[Texts, Texts, dict[str, dict[str, int]]]:
     path = DATA / "everyday" / "pairs.jsonl"
     if not path.is_file():
         raise WorkbookError(f"{path} is missing: fetch the workbook anew.")
-    rows = [row for _, row in read_jsonl(path)]
-    corpus = {f"a-{row['_id']}": row["answer"] for row in rows}
-    queries = {f"q-{row['_id']}": row["question"] for row in rows}
-    return corpus, queries, {f"q-{row['_id']}": {f"a-{row['_id']}": 1} for row in rows}
+    pairs = read_rows(path, _Pair, unique="id").values()
+    corpus = {f"a-{pair.id}": pair.answer for pair in pairs}
+    queries = {f"q-{pair.id}": pair.question for pair in pairs}
+    return corpus, queries, {f"q-{pair.id}": {f"a-{pair.id}": 1} for pair in pairs}
 
 
 def answered(embedder: Embedder, corpus: Mapping[str, str], queries: Mapping[str, str], qrels) -> np.ndarray:
