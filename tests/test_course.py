@@ -49,7 +49,7 @@ def test_notebooks_come_in_order_and_by_number(own_course):
 
 def test_a_run_executes_into_build_prints_a_line_each_and_writes_the_report(own_course, capsys):
     write_notebook(own_course / "notebooks", "00_a.ipynb", "import os; print(os.environ['COLLECTION'])")
-    course.run()
+    course.run_notebooks()
     shown = capsys.readouterr().out
     assert re.search(r"^00_a +\d+ s$", shown, re.M)
     assert "no judged queries" in shown
@@ -66,7 +66,7 @@ def test_a_run_leaves_no_progress_in_the_notebooks(own_course):
         "with progress_bar(3, 'Working', 'step') as bar:\n    bar.update(3)"
     )
     path = write_notebook(own_course / "notebooks", "00_a.ipynb", working)
-    course.run()
+    course.run_notebooks()
     (made,) = (own_course / "build").glob(f"*/notebooks/{path.name}")
     assert nbformat.read(made, as_version=4).cells[0].outputs == []
 

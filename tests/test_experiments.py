@@ -10,7 +10,6 @@ import pytest
 from fakes import random_texts
 
 from helpers.collection.collection import Collection
-from helpers.course import comparisons
 from helpers.evaluation.measures import evaluate, first_pool
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
@@ -220,11 +219,6 @@ def test_the_committed_learning_curve_has_every_size():
 def test_the_committed_attempts_at_reranking_are_those_of_the_code():
     log = pd.read_csv(DATA / "results" / "rerankers.csv")
     assert set(log["name"]) <= {a.name for a in experiments.reranker_attempts()}
-
-
-def test_the_frontier_keeps_what_nothing_beats_in_both():
-    table = pd.DataFrame({"ms": [1, 5, 5, 9, 20], "ndcg@10": [0.2, 0.4, 0.3, 0.4, 0.5]}, index=list("abcde"))
-    assert list(comparisons.efficient(table).index) == ["a", "b", "e"]  # d is slower than b and no better
 
 
 def test_the_first_pool_is_what_was_judged_before_the_tuned_systems(pydocs_collection):

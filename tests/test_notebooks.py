@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.course import exercises, exercises_objectives
+from helpers.course import exercises
 from helpers.labels.redaction import redact
 from helpers.store.files import ROOT
 
@@ -174,13 +174,12 @@ def checked(number: str, given: str, capsys, pydocs_collection) -> str:
         "redact": redact,
         "per_topic": per_topic,
         "per_query": per_query,
-        "exercises": exercises_objectives if number[:2] in ("01", "09") else exercises,
+        "exercises": exercises,
         "collection": pydocs_collection,
         "dev": {},
         "dev_qrels": qrels,
         "dense": Fixed(good),
         "hybrid": Fixed(bad),
-        "check_00_passages": exercises.check_00_passages,
     }
     notebook = next(p for p in TO_DO if p.stem.startswith(number[:2]))
     check = {n: c for n, c, _ in exercises_of(load(notebook))}[number]

@@ -17,7 +17,7 @@ from helpers.course.relations import (
     relation_triplets,
     right_neighbours,
     roc,
-    tune,
+    tune_on_triplets,
     vectors_of,
 )
 from helpers.store.files import WorkbookError
@@ -257,7 +257,7 @@ def test_same_texts_become_alike_by_what_the_triplets_say(encoder, wanted):
         dimensions=(),
         evaluations=2,
     )
-    trained = tune(SHOP, wanted, triplets, DevRelation(TEXTS, alike(mine)), encoder, recipe)
+    trained = tune_on_triplets(SHOP, wanted, triplets, DevRelation(TEXTS, alike(mine)), encoder, recipe)
     assert trained.model is encoder
     assert (trained.record["loss"], trained.record["rows"]) == ("triplet", 96)
     assert trained.record["columns"] == ["anchor", "positive", "negative"]
@@ -268,7 +268,7 @@ def test_same_texts_become_alike_by_what_the_triplets_say(encoder, wanted):
 def test_tuning_takes_another_loss(encoder):
     triplets = relation_triplets(TEXTS, alike(COLOUR), unlike(COLOUR), 48)
     dev = DevRelation(TEXTS, alike(COLOUR))
-    assert tune(SHOP, "m", triplets, dev, encoder, QUICK, "ranking").record["loss"] == "ranking"
+    assert tune_on_triplets(SHOP, "m", triplets, dev, encoder, QUICK, "ranking").record["loss"] == "ranking"
 
 
 def test_too_few_items_and_items_that_are_gone_are_one_sentence(encoder):
@@ -277,6 +277,6 @@ def test_too_few_items_and_items_that_are_gone_are_one_sentence(encoder):
     gone = Collection("shop", {i: t for i, t in TEXTS.items() if i != "red house"})
     for collection, rows, said in ((SHOP, triplets[:31], "31 different queries"), (gone, triplets, "'red house'")):
         with pytest.raises(WorkbookError, match=said) as caught:
-            tune(collection, "m", rows, dev, encoder, QUICK)
+            tune_on_triplets(collection, "m", rows, dev, encoder, QUICK)
         assert one_sentence(caught)
     assert not (SHOP.build / "models").exists()

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from helpers.course import shop
-from helpers.course.pictures import PAINT, SHAPES
+from helpers.course.figures import PAINT, SHAPES
 from helpers.course.shop import (
     NEUTRAL,
     Product,

@@ -3,24 +3,6 @@
 A runner, figures, the checks of the exercises, and the small data sets of notebooks 01 and 09.
 """
 
-from helpers.course.exercises import (
-    check_00_passages,
-    check_03_copied,
-    check_03_decisive,
-    check_03_leaks,
-    check_04_corrected,
-    check_04_redaction,
-    check_04_topic,
-    check_05_hard,
-    check_05_leaked,
-    check_05_pairs,
-    check_06_loss,
-    check_06_shorten,
-    check_06_unseen,
-    check_07_frontier,
-    check_07_maxsim,
-    check_07_rerank,
-)
 from helpers.course.labelling import (
     SHOTS,
     agreement,
@@ -41,8 +23,8 @@ from helpers.course.relations import (
     relation_triplets,
     right_neighbours,
     roc,
-    tune,
     tune_on_pairs,
+    tune_on_triplets,
     vectors_of,
 )
 from helpers.course.shop import (
@@ -67,22 +49,6 @@ __all__ = [
     "among",
     "auc_each",
     "bought_together",
-    "check_00_passages",
-    "check_03_copied",
-    "check_03_decisive",
-    "check_03_leaks",
-    "check_04_corrected",
-    "check_04_redaction",
-    "check_04_topic",
-    "check_05_hard",
-    "check_05_leaked",
-    "check_05_pairs",
-    "check_06_loss",
-    "check_06_shorten",
-    "check_06_unseen",
-    "check_07_frontier",
-    "check_07_maxsim",
-    "check_07_rerank",
     "clusters",
     "compatibility",
     "difference",
@@ -105,9 +71,9 @@ __all__ = [
     "split_products",
     "statements",
     "substitutes",
-    "tune",
     "tune_on_descriptions",
     "tune_on_labels",
     "tune_on_pairs",
+    "tune_on_triplets",
     "vectors_of",
 ]

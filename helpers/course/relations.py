@@ -113,7 +113,7 @@ def relation_triplets(
     return rows
 
 
-def tune(
+def tune_on_triplets(
     collection: Collection,
     name: str,
     triplets: Sequence[Triplet],

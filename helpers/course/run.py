@@ -52,7 +52,7 @@ def execute(path: Path, target: Path, env: dict[str, str]) -> None:
         nbformat.write(notebook, target)
 
 
-def run(wanted: str = "") -> None:
+def run_notebooks(wanted: str = "") -> None:
     """Execute the notebooks into build/<collection>/notebooks/, then print the scoreboard and where the report is."""
     chosen = os.environ.get("COLLECTION") or "pydocs"
     path = Path(chosen).expanduser()
@@ -86,8 +86,8 @@ def run(wanted: str = "") -> None:
 def refresh(wanted: str = "") -> None:
     """Execute the committed notebooks on the default collection, without a person's settings, and keep their outputs.
 
-    So the outputs are the same for everybody and show nothing of this machine; ``run`` is for one's own keys, models
-    and data.
+    So the outputs are the same for everybody and show nothing of this machine; ``run_notebooks`` is for one's own keys,
+    models and data.
     """
     plain = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     env = {**plain, "COLLECTION": "pydocs", "TQDM_DISABLE": "1"}
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("command", choices=["run", "refresh"])
     parser.add_argument("--notebooks", default="", help='numbers of notebooks, such as "02 06"; all by default')
     arguments = parser.parse_args()
-    return exit_code(lambda: (run if arguments.command == "run" else refresh)(arguments.notebooks))
+    return exit_code(lambda: (run_notebooks if arguments.command == "run" else refresh)(arguments.notebooks))
 
 
 if __name__ == "__main__":

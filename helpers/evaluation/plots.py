@@ -1,4 +1,4 @@
-"""The course's figures: each function draws one idea under a title that says the takeaway, and returns the Figure."""
+"""Figures of scores: each function draws one idea under a title that says the takeaway, and returns the Figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,26 +30,63 @@ def blank(width: float, height: float, columns: int = 1):
     return figure, axes
 
 
-def bold_title(axes, title: str) -> None:
-    """Put the takeaway in bold above the axes, at the left."""
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
+def bold_title(axes, title: str, x: float = 0.0) -> None:
+    """Put the takeaway in bold above the axes; it begins at ``x``, where 0 is the left end of the axes."""
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=12, x=x)
+
+
+def look(i: int) -> dict[str, str]:
+    """The colour and the marker of the i-th thing in a figure."""
+    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def legend_beside(axes) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def write_above(axes, x: float, y: float, text: str) -> None:
+    """Write a small text above a point."""
+    axes.annotate(text, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+
+
+def interval_rows(table: pd.DataFrame, value: str, low: str, high: str, names: Sequence[str], colors=COLORS[0]):
+    """A figure with a row per row of the table, the first one below: a dot at the value, a bar for its interval.
+
+    ``value``, ``low`` and ``high`` are columns; ``colors`` is one colour or one per row. Returns figure and axes.
+    """
+    figure, axes = blank(8, 1.2 + 0.42 * len(table))
+    positions = np.arange(len(table))
+    axes.hlines(positions, table[low], table[high], colors=colors, alpha=0.45, linewidth=6)
+    axes.scatter(table[value], positions, c=colors, s=64, zorder=3)
+    axes.set(yticks=positions, yticklabels=names, ylim=(-0.6, len(table) - 0.4))
+    return figure, axes
+
+
+def log_milliseconds(axes) -> None:
+    """Make the x axis one of milliseconds a query, on a log scale."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("milliseconds a query, one at a time, on this machine (log scale)")
+
+
+def efficient(table: pd.DataFrame, ms: str = "ms") -> pd.DataFrame:
+    """The rows that no other row beats in both ``ms`` (lower is better) and ``ndcg@10`` (higher), fastest first."""
+    rows = table.sort_values([ms, "ndcg@10"], ascending=[True, False])
+    return rows[rows["ndcg@10"] > rows["ndcg@10"].cummax().shift(fill_value=-1.0)]
 
 
 def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
     """nDCG@10 of each system with its 95 % interval, best on top; ``board`` has the scoreboard's columns."""
-    rows = board.sort_values("ndcg@10").reset_index(drop=True)
-    figure, axes = blank(8, 1.2 + 0.42 * len(rows))
-    axes.hlines(rows.index, rows["ndcg@10_low"], rows["ndcg@10_high"], color=COLORS[0], alpha=0.45, linewidth=6)
-    axes.plot(rows["ndcg@10"], rows.index, "o", color=COLORS[0], markersize=8)
-    for y, value in enumerate(rows["ndcg@10"]):
-        axes.annotate(f"{value:.3f}", (value, y), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
-    axes.set(
-        yticks=rows.index,
-        yticklabels=rows["system"],
-        xlabel="nDCG@10 (0 to 1, higher is better; bar: 95 % interval over queries)",
-    )
+    rows = board.sort_values("ndcg@10")
+    figure, axes = interval_rows(rows, "ndcg@10", "ndcg@10_low", "ndcg@10_high", rows["system"])
+    for y, score in enumerate(rows["ndcg@10"]):
+        write_above(axes, score, y, f"{score:.3f}")
+    axes.set(xlabel="nDCG@10 (0 to 1, higher is better; bar: 95 % interval over queries)")
     axes.set_xlim(left=0)
-    axes.set_ylim(-0.6, len(rows) - 0.2)
+    axes.set_ylim(top=len(rows) - 0.2)
     bold_title(axes, title)
     return figure
 
@@ -57,21 +94,13 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
 def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
     """Mean difference of each system to a baseline with its 95 % interval; ``table`` is what ``compare`` gives."""
     rows = table.sort_values("difference")
-    figure, axes = blank(8, 1.2 + 0.42 * len(rows))
     colors = [
         COLORS[6] if p >= 0.05 else COLORS[2] if difference > 0 else COLORS[1]
         for p, difference in zip(rows["p"], rows["difference"], strict=True)
     ]
-    positions = np.arange(len(rows))
+    figure, axes = interval_rows(rows, "difference", "low", "high", rows.index, colors)
     axes.axvline(0, color="black", linewidth=1)
-    axes.hlines(positions, rows["low"], rows["high"], colors=colors, alpha=0.5, linewidth=6)
-    axes.scatter(rows["difference"], positions, c=colors, s=60, zorder=3)
-    axes.set(
-        yticks=positions,
-        yticklabels=rows.index,
-        xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)",
-    )
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set(xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)")
     bold_title(axes, title)
     return figure
 
@@ -80,9 +109,7 @@ def recall_curves(curves: Mapping[str, Mapping[int, float]], title: str) -> Figu
     """Recall in percent against the number of passages looked at, one line a system."""
     figure, axes = blank(8, 4.4)
     for i, (name, curve) in enumerate(curves.items()):
-        axes.plot(
-            list(curve), list(curve.values()), marker=MARKERS[i % 8], color=COLORS[i % 8], label=name, linewidth=2
-        )
+        axes.plot(list(curve), list(curve.values()), **look(i), label=name, linewidth=2)
     ks = sorted({k for curve in curves.values() for k in curve})
     axes.set_xscale("log")
     axes.set_xticks(ks, [str(k) for k in ks], minor=False)
@@ -112,60 +139,24 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
 def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
     """nDCG@10 against milliseconds per query; a line joins the systems that no other beats on both."""
     rows = board.dropna(subset=["ms_per_query"]).sort_values("ms_per_query").reset_index(drop=True)
+    frontier = efficient(rows, "ms_per_query")
     figure, axes = blank(8, 4.4)
-    best, frontier = -1.0, []
-    for i, score in enumerate(rows["ndcg@10"]):
-        if score > best:
-            best = score
-            frontier.append(i)
-    axes.plot(
-        rows.loc[frontier, "ms_per_query"], rows.loc[frontier, "ndcg@10"], color=COLORS[6], linestyle="--", zorder=1
-    )
+    axes.plot(frontier["ms_per_query"], frontier["ndcg@10"], color=COLORS[6], linestyle="--", zorder=1)
     for i, row in rows.iterrows():
-        color = COLORS[0] if i in frontier else COLORS[6]
-        axes.scatter(
-            row["ms_per_query"], row["ndcg@10"], s=70, color=color, marker=MARKERS[i % 8], label=row["system"], zorder=3
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="milliseconds a query, one at a time, on this machine (log scale)", ylabel="nDCG@10")
+        style = look(i) | {"color": COLORS[0] if i in frontier.index else COLORS[6]}
+        axes.scatter(row["ms_per_query"], row["ndcg@10"], s=70, **style, label=row["system"], zorder=3)
+    log_milliseconds(axes)
+    axes.set(ylabel="nDCG@10")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    bold_title(axes, title)
-    return figure
-
-
-def similarity_matrix(similarities: np.ndarray, labels: list[str], title: str) -> Figure:
-    """Cosine similarities of a few texts as a labelled heat map."""
-    figure, axes = blank(1.6 * len(labels) + 3.2, 0.9 * len(labels) + 1.2)
-    image = axes.imshow(similarities, vmin=0, vmax=1, cmap="Blues")
-    for (row, column), value in np.ndenumerate(similarities):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else "black")
-    axes.set(xticks=range(len(labels)), yticks=range(len(labels)), yticklabels=labels)
-    axes.set_xticklabels([str(i + 1) for i in range(len(labels))])
-    axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, label="cosine similarity")
+    legend_beside(axes)
     bold_title(axes, title)
     return figure
 
 
 def weight_curve(means: Mapping[float, float], chosen: float, ends: tuple[str, str], title: str) -> Figure:
     """A measure against the weight of a fusion; ``ends`` name what weight 0 and weight 1 stand for."""
-    figure, axes = blank(7, 3.4)
-    axes.plot(list(means), list(means.values()), marker="o", color=COLORS[0], linewidth=2)
-    axes.plot(
-        chosen,
-        means[chosen],
-        marker="o",
-        markersize=14,
-        markerfacecolor="none",
-        markeredgecolor=COLORS[1],
-        markeredgewidth=2.5,
-    )
-    axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", ylabel="nDCG@10 on dev", xlim=(-0.03, 1.03))
-    axes.set_ylim(0, 1.15 * max(means.values()))
+    figure, axes = _chosen_on_dev(means, chosen)
+    axes.set(xlabel=f"weight (0: {ends[0]} alone, 1: {ends[1]} alone)", xlim=(-0.03, 1.03))
     bold_title(axes, title)
     return figure
 
@@ -175,20 +166,17 @@ def training_curve(curve: Sequence[Mapping[str, float]], start: float, chosen: i
 
     ``curve`` is ``record["dev"]["curve"]`` of a training, ``start`` the score of the untrained model.
     """
-    steps = [0, *(point["step"] for point in curve)]
-    values = [start, *(point["dev"] for point in curve)]
-    figure, axes = blank(7, 3.4)
-    axes.plot(steps, values, marker="o", color=COLORS[0], linewidth=2)
-    axes.plot(
-        chosen,
-        values[steps.index(chosen)],
-        "o",
-        markersize=14,
-        markerfacecolor="none",
-        markeredgecolor=COLORS[1],
-        markeredgewidth=2.5,
-    )
-    axes.set(xlabel="training step", ylabel="nDCG@10 on dev")
-    axes.set_ylim(0, 1.15 * max(values))
+    figure, axes = _chosen_on_dev({0: start} | {point["step"]: point["dev"] for point in curve}, chosen)
+    axes.set(xlabel="training step")
     bold_title(axes, title)
     return figure
+
+
+def _chosen_on_dev(scores: Mapping[float, float], chosen: float):
+    """Figure and axes with a line through {x: nDCG@10 on dev} and a ring around the chosen x."""
+    figure, axes = blank(7, 3.4)
+    axes.plot(list(scores), list(scores.values()), marker="o", color=COLORS[0], linewidth=2)
+    ring = {"markerfacecolor": "none", "markeredgecolor": COLORS[1], "markeredgewidth": 2.5}
+    axes.plot(chosen, scores[chosen], "o", markersize=14, **ring)
+    axes.set(ylabel="nDCG@10 on dev", ylim=(0, 1.15 * max(scores.values())))
+    return figure, axes

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from helpers.collection.collection import Collection, open_collection
-from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_evidence, read_cells, write_row
+from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_cells, read_evidence, write_row
 from helpers.store.files import DATA, ROOT, WorkbookError, exit_code, fingerprint
 from helpers.training.experiments import (
     EncoderBench,

@@ -6,18 +6,20 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch, Polygon
 
-from helpers.course.pictures import (
+from helpers.course.figures import (
     PAINT,
     SHAPES,
+    confusion,
     heat_map,
     labelled_maps,
     pull_and_push,
     roc_curves,
     spread_lines,
+    token_scores,
     wardrobe,
 )
 from helpers.course.shop import Product
-from helpers.evaluation.plots import COLORS
+from helpers.evaluation.plots import COLORS, efficient
 
 
 def texts(axes) -> list[str]:
@@ -64,11 +66,31 @@ def test_heat_map_writes_each_number_in_its_cell_and_names_rows_and_columns():
     assert (headline(axes), axes.get_xlabel()) == ("The title", "closeness")
 
 
-def test_heat_map_has_the_ends_of_the_scale_it_is_given_and_white_letters_on_dark():
-    axes = heat_map(TABLE, "t", low=-1.0, high=1.0).axes[0]
-    assert axes.images[0].get_clim() == (-1.0, 1.0)
-    # Dark is what is above -1 + 0.6 x 2 = 0.2.
-    assert [text.get_color() for text in axes.texts] == ["black", "white", "black", "white", "white", "white"]
+def test_heat_map_has_a_scale_from_0_to_1_and_white_letters_on_dark():
+    axes = heat_map(TABLE, "t").axes[0]
+    assert axes.images[0].get_clim() == (0.0, 1.0)
+    # Dark is what is above 0.6.
+    assert [text.get_color() for text in axes.texts] == ["black", "black", "black", "black", "white", "white"]
+
+
+def test_confusion_has_a_panel_a_judge_with_counts_in_the_cells_and_shares_of_the_row_as_colours():
+    counts = pd.DataFrame([[3, 1], [0, 0]], index=["wrong", "right"], columns=["0", "1"])
+    figure = confusion({"strict": counts, "kind": counts}, "Who is right")
+    assert [panel.get_title() for panel in figure.axes] == ["strict", "kind"]
+    for panel in figure.axes:
+        assert texts(panel) == ["3", "1", "0", "0"]
+        assert [text.get_color() for text in panel.texts] == ["white", "black", "black", "black"]
+        assert panel.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 0.0]]
+    assert ticks(figure.axes[0].yaxis) == ["wrong", "right"]
+
+
+def test_token_scores_frame_the_best_passage_token_of_each_query_token():
+    scores = np.array([[0.1, 0.7, 0.2], [0.4, 0.3, 0.0]])
+    (axes,) = token_scores(scores, ["cut", "bread"], ["a", "knife", "loaf"], "t").axes
+    assert axes.collections[0].get_offsets().tolist() == [[1, 0], [0, 1]]
+    assert axes.images[0].get_clim() == (0.0, 0.7)
+    assert (ticks(axes.xaxis), ticks(axes.yaxis)) == (["a", "knife", "loaf"], ["cut", "bread"])
+    assert texts(axes) == []
 
 
 # Pull and push
@@ -178,6 +200,11 @@ def test_spread_lines_are_the_means_with_the_range_as_a_band():
     assert {tuple(corner) for corner in band} == {(8, 0.2), (8, 0.4), (32, 0.5), (32, 0.9)}
     assert (axes.get_xlabel(), axes.get_ylabel(), headline(axes)) == ("how many", "how good", "It grows")
     assert ticks(axes.xaxis)[:3] == ["8", "32", "128"]
+
+
+def test_the_frontier_keeps_what_nothing_beats_in_both():
+    table = pd.DataFrame({"ms": [1, 5, 5, 9, 20], "ndcg@10": [0.2, 0.4, 0.3, 0.4, 0.5]}, index=list("abcde"))
+    assert list(efficient(table).index) == ["a", "b", "e"]  # d is slower than b and no better
 
 
 # Wardrobes
