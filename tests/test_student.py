@@ -73,6 +73,21 @@ def test_an_exercise_whose_check_looks_elsewhere_is_refused(check):
         student.student_version(book(*cells))
 
 
+def test_made_again_a_cell_keeps_its_outputs_and_takes_the_solutions_tags(tmp_path, monkeypatch):
+    same_cells = {"id": "cell-00", "source": "print(2)"}
+    source, target = (tmp_path / name / "11_homework.ipynb" for name in ("solutions", "notebooks"))
+    output = nbformat.v4.new_output("stream", text="2\n")
+    for path, tags, outputs in ((source, [], []), (target, ["nbval-ignore-output"], [output])):
+        path.parent.mkdir()
+        cell = nbformat.v4.new_code_cell(**same_cells, metadata={"tags": tags}, outputs=outputs, execution_count=1)
+        nbformat.write(book(cell), path)
+    monkeypatch.setattr(student, "paths", lambda: (source, target))
+    monkeypatch.setattr(student, "ROOT", tmp_path)
+    assert student.main() == 0
+    (cell,) = nbformat.read(target, as_version=4).cells
+    assert (cell.outputs, cell.execution_count, cell.metadata.tags) == ([output], 1, [])
+
+
 # Run on a small collection, with a service as the LLM ranker
 
 

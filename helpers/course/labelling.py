@@ -30,11 +30,11 @@ LABEL_RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=1e-4, dimensions=()
 
 def hits(qrels: Qrels, run: Run, k: int) -> pd.Series:
     """For each query 1 if a right passage is among its first ``k``, else 0: its recall@k if one passage is right."""
-    found = {}
-    for q, docs in qrels.items():
+    hit = {}
+    for q, judged in qrels.items():
         first = sorted(run.get(q, {}), key=lambda d, q=q: (-run[q][d], d))[:k]
-        found[q] = float(any(docs.get(d, 0) > 0 for d in first))
-    return pd.Series(found, dtype=float)
+        hit[q] = float(any(judged.get(d, 0) > 0 for d in first))
+    return pd.Series(hit, dtype=float)
 
 
 def dev_of(data: Transactions) -> DevRetrieval:
@@ -94,8 +94,8 @@ def probe_curve(
     for n in shots:
         for seed in range(DRAWS):
             chosen = draw(labels, n, seed)
-            said = probe(vectors[chosen], np.asarray(labels)[chosen], asked)
-            rows.append({"shots": n, "draw": seed, "accuracy": float((said == np.asarray(truth)).mean())})
+            predicted = probe(vectors[chosen], np.asarray(labels)[chosen], asked)
+            rows.append({"shots": n, "draw": seed, "accuracy": float((predicted == np.asarray(truth)).mean())})
     return pd.DataFrame(rows)
 
 
@@ -113,19 +113,20 @@ def rule_curve(
     with the rule as their label; the probe then says of each vector of ``asked`` whether the rule concerns it, and
     ``truth`` has the right answers. Columns shots, draw, precision, recall, f1.
     """
-    rows, wanted = [], np.asarray(truth, dtype=bool)
+    rows, concerned = [], np.asarray(truth, dtype=bool)
     for n in (s for s in shots if s <= len(examples)):
         for seed in range(DRAWS):
             chosen = np.random.default_rng(seed).permutation(len(examples))[:n]
-            said = probe(np.vstack([vectors, examples[chosen]]), [*labels, *["(rule)"] * n], asked) == "(rule)"
-            right = (said & wanted).sum()
+            with_rule = np.vstack([vectors, examples[chosen]])
+            predicted = probe(with_rule, [*labels, *["(rule)"] * n], asked) == "(rule)"
+            right = (predicted & concerned).sum()
             rows.append(
                 {
                     "shots": n,
                     "draw": seed,
-                    "precision": right / max(1, said.sum()),
-                    "recall": right / wanted.sum(),
-                    "f1": f1_score(wanted, said, zero_division=0.0),
+                    "precision": right / max(1, predicted.sum()),
+                    "recall": right / concerned.sum(),
+                    "f1": f1_score(concerned, predicted, zero_division=0.0),
                 }
             )
     return pd.DataFrame(rows)
@@ -142,25 +143,24 @@ AGREEMENT: dict[str, Callable] = {"NMI": normalized_mutual_info_score, "ARI": ad
 
 
 def agreement(
-    labels: Sequence[str], found: Sequence[int], seed: int = 0, resamples: int = RESAMPLES // 10
+    labels: Sequence[str], assigned: Sequence[int], seed: int = 0, resamples: int = RESAMPLES // 10
 ) -> pd.DataFrame:
     """NMI and ARI of clusters with labels, each with a 95 % bootstrap interval over the rows.
 
-    1 is perfect agreement; an ARI of 0 is chance. Rows that are drawn twice agree with themselves and raise both
-    measures; so the interval is shifted down by as much as the mean of the resamples lies above the value.
+    ``assigned`` has the number of each row's cluster. 1 is perfect agreement; an ARI of 0 is chance. Rows that are
+    drawn twice agree with themselves and raise both measures; so the interval is shifted down by as much as the mean of
+    the resamples lies above the value.
 
     Raises WorkbookError when labels and clusters are of different length.
     """
-    if len(labels) != len(found):
-        raise WorkbookError(f"{len(labels)} labels and {len(found)} clusters: they have to be of the same rows.")
-    rng, values, groups = np.random.default_rng(seed), np.asarray(labels), np.asarray(found)
+    if len(labels) != len(assigned):
+        raise WorkbookError(f"{len(labels)} labels and {len(assigned)} clusters: they have to be of the same rows.")
+    rng, truth, clusters = np.random.default_rng(seed), np.asarray(labels), np.asarray(assigned)
     rows = {}
     for name, measure in AGREEMENT.items():
-        again = [
-            measure(values[i], groups[i])
-            for i in (rng.integers(len(values), size=len(values)) for _ in range(resamples))
-        ]
-        value = float(measure(values, groups))
-        low, high = np.quantile(again, [0.025, 0.975]) - np.mean(again) + value
+        draws = (rng.integers(len(truth), size=len(truth)) for _ in range(resamples))
+        resampled = [measure(truth[i], clusters[i]) for i in draws]
+        value = float(measure(truth, clusters))
+        low, high = np.quantile(resampled, [0.025, 0.975]) - np.mean(resampled) + value
         rows[name] = {"value": value, "low": float(low), "high": float(high)}
     return pd.DataFrame(rows).T

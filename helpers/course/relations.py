@@ -38,11 +38,11 @@ def neighbours(ids: Sequence[str], vectors: np.ndarray, asked: Sequence[str] | N
     place = {item: i for i, item in enumerate(ids)}
     chosen = list(ids if asked is None else asked)
     scores = vectors[[place[item] for item in chosen]] @ vectors.T
-    found = {}
+    run = {}
     for item, row in zip(chosen, scores, strict=True):
         others = [i for i in ids if i != item]
-        found[item] = top_k(others, np.delete(row, place[item]), k)
-    return found
+        run[item] = top_k(others, np.delete(row, place[item]), k)
+    return run
 
 
 def right_neighbours(relation: Qrels, run: Run, k: int = 5) -> pd.Series:

@@ -21,12 +21,12 @@ CELL_SECONDS = 3600
 
 def notebooks(wanted: str = "") -> list[Path]:
     """The course's notebooks in order; ``wanted`` picks some by number, "02 06"."""
-    found = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     numbers = wanted.replace(",", " ").split()
-    unknown = [n for n in numbers if not any(p.name.startswith(n) for p in found)]
+    unknown = [n for n in numbers if not any(p.name.startswith(n) for p in paths)]
     if unknown:
-        raise WorkbookError(f"There is no notebook {unknown[0]!r}: choose from {', '.join(p.name[:2] for p in found)}.")
-    return [p for p in found if not numbers or any(p.name.startswith(n) for n in numbers)]
+        raise WorkbookError(f"There is no notebook {unknown[0]!r}: choose from {', '.join(p.name[:2] for p in paths)}.")
+    return [p for p in paths if not numbers or any(p.name.startswith(n) for n in numbers)]
 
 
 def execute(path: Path, target: Path, env: dict[str, str]) -> None:

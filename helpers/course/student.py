@@ -59,9 +59,9 @@ def student_version(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return made
 
 
-def paths(number: str = "11_homework") -> tuple[Path, Path]:
+def paths() -> tuple[Path, Path]:
     """(the solutions, the student's notebook)."""
-    return ROOT / "notebooks" / "solutions" / f"{number}.ipynb", ROOT / "notebooks" / f"{number}.ipynb"
+    return ROOT / "notebooks" / "solutions" / "11_homework.ipynb", ROOT / "notebooks" / "11_homework.ipynb"
 
 
 def main() -> int:
@@ -70,10 +70,9 @@ def main() -> int:
     made = student_version(nbformat.read(source, as_version=4))
     if target.is_file():
         before = {(cell.id, cell.source): cell for cell in nbformat.read(target, as_version=4).cells}
-        made.cells = [
-            before[cell.id, cell.source] if (cell.id, cell.source) in before and cell.cell_type == "code" else cell
-            for cell in made.cells
-        ]
+        for cell in made.cells:
+            if cell.cell_type == "code" and (old := before.get((cell.id, cell.source))):
+                cell.outputs, cell.execution_count = old.outputs, old.execution_count
     nbformat.write(made, target)
     print(f"{target.relative_to(ROOT)}: {sum('exercise' in c.metadata.get('tags', []) for c in made.cells)} exercises")
     return 0

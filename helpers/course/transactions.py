@@ -135,24 +135,23 @@ def _course() -> Transactions:
     return Transactions("transactions", texts, labels, groups, descriptions, split_by_group(groups, new), NEW, rule)
 
 
-def _column(frame: pd.DataFrame, names: tuple[str, ...], path: Path, what: str) -> str:
+def _column(frame: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     by_lower = {str(c).lower(): c for c in frame.columns}
-    found = next((by_lower[n] for n in names if n in by_lower), None)
-    if found is None:
-        raise WorkbookError(
-            f"{path}: there is no {what} column "
-            f"(expected {' or '.join(names)}, found {', '.join(map(str, frame.columns))}): rename one."
-        )
-    return found
+    return next((by_lower[n] for n in names if n in by_lower), None)
 
 
 def _from_table(path: Path) -> Transactions:
     if kind_of(path) not in (".csv", ".tsv"):
         raise WorkbookError(f"{path} is neither csv nor tsv: save the table as a csv with a text and a label column.")
     frame = read_frame(path)
-    text, label = _column(frame, TEXT, path, "text"), _column(frame, LABEL, path, "label")
-    lower = {str(c).lower(): c for c in frame.columns}
-    group = next((lower[n] for n in GROUP if n in lower), text)
+    text, label = _column(frame, TEXT), _column(frame, LABEL)
+    for column, what, names in ((text, "text", TEXT), (label, "label", LABEL)):
+        if column is None:
+            raise WorkbookError(
+                f"{path}: there is no {what} column "
+                f"(expected {' or '.join(names)}, found {', '.join(map(str, frame.columns))}): rename one."
+            )
+    group = _column(frame, GROUP) or text
     for column in (text, label):
         empty = frame.index[frame[column].str.strip() == ""]
         if len(empty):
