@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from helpers.collection.text import same, tokenize
+from helpers.collection.text import normalise, tokenize
 
 DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates reach both
 _BLOCK = 500  # passages compared with all others at a time: 40 MB of cosines at 20,000 passages
@@ -39,7 +39,7 @@ class Repeats:
 
 
 def _plain(text: str) -> str:
-    return same(text).lower()
+    return normalise(text).lower()
 
 
 def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str, str]:

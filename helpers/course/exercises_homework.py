@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from helpers.collection.chunking import METHODS
 from helpers.collection.collection import Collection
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.course.distributions import rates
 from helpers.evaluation.measures import Qrels, with_interval
 from helpers.evaluation.plots import scores_with_intervals
@@ -107,7 +107,7 @@ def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Map
     if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
         return _turn("11.1", "the answer is a pair of dicts, (queries, qrels).", "")
     queries, qrels = answer
-    seen = {same(text) for text in trained_on.values()}
+    seen = {normalise(text) for text in trained_on.values()}
     right = {q: [d for d, grade in docs.items() if grade > 0] for q, docs in qrels.items()}
     problem = _first(
         [
@@ -119,7 +119,7 @@ def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Map
                 "a right passage is not in the collection.",
             ),
             (
-                any(same(text) in seen for text in queries.values()),
+                any(normalise(text) in seen for text in queries.values()),
                 "a query is trained on as well: take it out of one of the two.",
             ),
         ]
@@ -288,7 +288,7 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> None:
 @_task("11.9")
 def check_11_enough(answer: Any, queries: Mapping[str, str]) -> None:
     """ "collect", "adapter" or "encoder", by the number of different texts among the training queries."""
-    n = len({same(text) for text in queries.values()})
+    n = len({normalise(text) for text in queries.values()})
     right = "collect" if n < COLLECT_BELOW else "adapter" if n < LIGHT_BELOW else "encoder"
     _turn(
         "11.9",

@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import Qrels, latency, per_query, read_scoreboard, record
 from helpers.homework.deciding import FEW_DEV
-from helpers.retrieval.first_stages import ByDocument, Retriever, Run, WeightedHybrid, fold, fuse
+from helpers.retrieval.first_stages import ByDocument, Retriever, Run, WeightedHybrid, fuse, max_pool
 from helpers.retrieval.rerankers import Reranker, TwoStage, second_stage
 from helpers.store.files import fingerprint, write_text
 from helpers.store.stages import Stages
@@ -61,7 +61,7 @@ def best_weight(
     """
 
     def score(weight: float) -> float:
-        return float(per_query(qrels, fold(runs(weight), owner, K))["ndcg@10"].mean())
+        return float(per_query(qrels, max_pool(runs(weight), owner, K))["ndcg@10"].mean())
 
     if not qrels:
         return 0.5, float("nan")
@@ -153,7 +153,7 @@ class Bench:
     def run(self, system: System, split: str) -> Run:
         """The system's run over documents, at most 100 for each query."""
         found = self.chunk_run(system, split)
-        return fold(found, self.owner, K) if self.owner else found
+        return max_pool(found, self.owner, K) if self.owner else found
 
     def scores(self, system: System, split: str) -> list[float]:
         """nDCG@10 of each query of a split, in the same order for all systems; [] where there is no such split."""

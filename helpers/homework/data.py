@@ -11,7 +11,7 @@ import pandas as pd
 
 from helpers.collection.collection import Collection, carve_splits, open_collection, own_name
 from helpers.collection.readers import find, kind_of, read_jsonl, read_text, read_texts
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.labels.clicks import SHUFFLED, click_rates, estimate_examination, inverse_propensity, labels_from_clicks
 from helpers.labels.log_files import import_log, import_rows
 from helpers.labels.search_log import SearchLog
@@ -139,7 +139,7 @@ def log_labels(log: SearchLog) -> LogLabels:
     notebook 04; else they are raw, and favour the system that was logged.
     """
     searches, events = log.searches(), log.events()
-    texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
+    texts = {query: f"log-{fingerprint(normalise(query))[:12]}" for query in searches["query"]}
     labels: dict[str, dict[str, int]] = {}
     used: set[str] = set()
     corrected = False
@@ -170,10 +170,10 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     said = log_labels(log)
     queries, labels = said.queries, said.labels
     judged = {q for part in collection.qrels.values() for q in part}
-    known = {same(collection.queries[q]) for q in judged}
+    known = {normalise(collection.queries[q]) for q in judged}
     # queries of the collection that are not judged yet
-    ids = {same(text): q for q, text in collection.queries.items() if q not in judged}
-    named = {q: ids.get(same(text), q) for q, text in queries.items() if same(text) not in known}
+    ids = {normalise(text): q for q, text in collection.queries.items() if q not in judged}
+    named = {q: ids.get(normalise(text), q) for q, text in queries.items() if normalise(text) not in known}
     queries = {named[q]: text for q, text in queries.items() if q in named}
     pairs = [(named[q], d, g) for q, docs in labels.items() if q in named for d, g in docs.items()]
     kept: dict[str, dict[str, int]] = {}

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from helpers.collection.collection import Collection
 from helpers.collection.repeats import Repeats
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.measures import Qrels
 from helpers.labels.gates import GATES, check_questions
 from helpers.labels.judging import as_qrels, calibrate, judge, with_zeros
@@ -151,7 +151,7 @@ def openings(corpus: Mapping[str, str], most: int = MOST_OPENINGS) -> tuple[Quer
         if len(queries) == most or not found:
             continue
         parts = found["head"].split(" › ")
-        head = same(" ".join(parts[1:] if len(parts) > 1 else parts).strip("#*= "))  # without the document's name
+        head = normalise(" ".join(parts[1:] if len(parts) > 1 else parts).strip("#*= "))  # without the document's name
         if not 2 <= len(head.split()) <= 20 or len(found["body"].split()) < 8 or head.lower() in seen:
             continue
         seen.add(head.lower())
@@ -176,8 +176,8 @@ class Labelled:
 
 def reviewed(collection: Collection, queries: Queries) -> Labels:
     """A person's verdicts (``reviews.jsonl``) on those of the queries that have any."""
-    by_text = {same(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
-    found = {q: by_text.get(same(text), {}) for q, text in queries.items()}
+    by_text = {normalise(text): docs for text, docs in Reviews(collection.build / "reviews.jsonl").as_qrels().items()}
+    found = {q: by_text.get(normalise(text), {}) for q, text in queries.items()}
     found = {q: {d: g for d, g in docs.items() if d in collection.corpus} for q, docs in found.items()}
     return {q: docs for q, docs in found.items() if docs}
 

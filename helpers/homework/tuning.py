@@ -14,7 +14,7 @@ import torch
 from helpers.collection.chunking import token_counts
 from helpers.collection.collection import Collection
 from helpers.collection.repeats import Repeats
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.choosing import DevRetrieval, dev_corpus
 from helpers.evaluation.measures import Qrels, per_query
 from helpers.homework.bench import Bench, System
@@ -22,7 +22,7 @@ from helpers.homework.deciding import FEW_DEV
 from helpers.homework.sources import BODY, Sources, openings
 from helpers.models.embed import CachedEmbedder, Embedder, LocalEmbedder
 from helpers.models.load import load_encoder
-from helpers.retrieval.first_stages import Run, fold
+from helpers.retrieval.first_stages import Run, max_pool
 from helpers.store.files import fingerprint
 from helpers.training.adapter import train_adapter
 from helpers.training.export import to_dataset
@@ -49,7 +49,7 @@ class DevByDocument(DevRetrieval):
 
     def retrieve(self, model, k: int = 10) -> Run:
         """The k best documents for each dev query."""
-        return fold(super().retrieve(model, 3 * k), self.owner, k)
+        return max_pool(super().retrieve(model, 3 * k), self.owner, k)
 
 
 def parts_of(bench: Bench) -> dict[str, list[str]]:
@@ -165,7 +165,7 @@ def once(queries: Queries, positives: Qrels) -> tuple[dict[str, str], dict[str, 
     first: dict[str, str] = {}
     merged: dict[str, dict[str, int]] = {}
     for q, docs in positives.items():
-        kept = first.setdefault(same(queries[q]), q)
+        kept = first.setdefault(normalise(queries[q]), q)
         merged.setdefault(kept, {}).update(docs)
     return {q: queries[q] for q in merged}, merged
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.store.files import WorkbookError
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def check_row(row: Any, kinds: Mapping[str, type], where: str) -> None:
         if not isinstance(value, kind) or (kind is list and not all(isinstance(text, str) for text in value)):
             raise WorkbookError(f"{where}: {key} should be {_SHOULD_BE[kind]}, not {value!r:.60}.")
         texts = value if kind is list else [value] if kind is str else []
-        if not all(same(text) for text in texts):
+        if not all(normalise(text) for text in texts):
             raise WorkbookError(f"{where}: {key} holds an empty text: write it or remove it.")
     lists = [key for key, kind in kinds.items() if kind is list]
     if lists:
@@ -49,7 +49,7 @@ def check_row(row: Any, kinds: Mapping[str, type], where: str) -> None:
 def _check_lists(row: Row, positives: str, negatives: str, where: str) -> None:
     if not row[positives]:
         raise WorkbookError(f"{where}: {positives} is empty: give at least one passage or remove the row.")
-    sides = {key: [same(text) for text in row[key]] for key in (positives, negatives)}
+    sides = {key: [normalise(text) for text in row[key]] for key in (positives, negatives)}
     both = next((text for text in sides[negatives] if text in sides[positives]), None)
     if both is not None:
         raise WorkbookError(
@@ -77,7 +77,7 @@ def validate(rows: Sequence[Row]) -> str:
     seen: dict[tuple[str, ...], tuple[int, Any]] = {}
     for number, row in enumerate(rows, 1):
         check_row(row, SCHEMAS[schema], f"Row {number}")
-        texts = [same(value) for value in row.values() if isinstance(value, str)]
+        texts = [normalise(value) for value in row.values() if isinstance(value, str)]
         label = next((value for value in row.values() if isinstance(value, bool)), None)
         earlier, its_label = seen.setdefault(tuple(texts), (number, label))
         if label is not its_label:
@@ -150,8 +150,8 @@ def group_by_query(said: Iterable[tuple[str, str, bool]]) -> list[Row]:
     found: dict[str, Row] = {}
     sides: dict[tuple[str, str], bool] = {}
     for query, passage, relevant in said:
-        row = found.setdefault(same(query), {"question": query, "positive_examples": [], "negative_examples": []})
-        pair = (same(query), same(passage))
+        row = found.setdefault(normalise(query), {"question": query, "positive_examples": [], "negative_examples": []})
+        pair = (normalise(query), normalise(passage))
         if sides.get(pair, relevant) is not relevant:
             raise WorkbookError(
                 f"{passage[:60]!r} is both relevant and irrelevant to {query[:60]!r}: decide what it is and keep one."

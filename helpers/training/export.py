@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from helpers.collection.readers import read_jsonl
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.store.files import WorkbookError, write_text
 from helpers.training.examples import EXAMPLES, SCHEMAS, Row, check_row, group_by_query
 from helpers.training.triplets import Triplet
@@ -200,7 +200,7 @@ def read_cohere(path: Path) -> list[Row]:
     rows = []
     for number, row in read_jsonl(Path(path)):
         check_row(row, COHERE, f"{path}, line {number}")
-        earlier = lines.setdefault(same(row["query"]), number)
+        earlier = lines.setdefault(normalise(row["query"]), number)
         if earlier != number:
             raise WorkbookError(f"{path}, line {number}: the query of line {earlier} again: merge their passages.")
         rows.append(dict(zip(SCHEMAS[EXAMPLES], (row[key] for key in COHERE), strict=True)))
