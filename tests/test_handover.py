@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from helpers.collection.collection import Collection
 from helpers.homework import handover
-from helpers.homework.handover import JUDGE_COLUMNS, SHOWN, costs, failures, read_judged, with_adapter, write_to_judge
+from helpers.homework.handover import costs, failures, with_adapter
+from helpers.homework.to_judge import JUDGE_COLUMNS, SHOWN, read_judged, write_to_judge
 from helpers.labels.review import Reviews
 from helpers.store.files import WorkbookError
 

@@ -20,9 +20,9 @@ from helpers.collection.chunking import METHODS
 from helpers.collection.collection import Collection
 from helpers.collection.text import normalise
 from helpers.course.distributions import rates
+from helpers.evaluation.comparing import p_value
 from helpers.evaluation.measures import Qrels, with_interval
 from helpers.evaluation.plots import scores_with_intervals
-from helpers.homework.deciding import p_value
 from helpers.store.files import WorkbookError
 from helpers.training.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
 from helpers.training.triplets import Triplet, shortfall
