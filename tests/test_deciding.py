@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluation.comparing import Comparison, compared, corrected, p_value
-from helpers.homework.deciding import VERDICTS, Decision, decide, headline, surprises, unjudged
+from helpers.homework.deciding import VERDICTS, Decision, decide, in_one_sentence, surprises, unjudged
 from helpers.homework.plan import Plan
 from helpers.homework.scores import Scores, compare_picks, nominee, simplest
 from helpers.homework.sources import Sources
@@ -279,7 +279,7 @@ def test_what_was_measured_points_nowhere_when_test_speaks_against_it():
     found = decision(given(table, HYBRID, dev=dev))
     assert [c.system for c in surprises("hybrid", dev, table)] == ["BM25"]
     assert found.headline == "Collect more data first."
-    assert headline(found.verdicts, found.chosen).startswith(
+    assert in_one_sentence(found.verdicts, found.chosen).startswith(
         "Collect more data first; what was measured points to: switch on hybrid"
     )
 

@@ -281,12 +281,7 @@ class Data:
     @property
     def folder(self) -> Path:
         """Where the homework keeps what it has made of the collection."""
-        return homework_folder(self.collection)
-
-
-def homework_folder(collection: Collection) -> Path:
-    """``build/<collection>/homework``."""
-    return collection.build / "homework"
+        return self.collection.build / "homework"
 
 
 def open_data(name_or_path: str | Path | None, log: str | Path | None, say: Callable[[str], None]) -> Data:
@@ -296,4 +291,5 @@ def open_data(name_or_path: str | Path | None, log: str | Path | None, say: Call
     """
     collection, searches = open_own(name_or_path, log)
     say(str(collection))
-    return Data(collection, searches, read_judged(collection, homework_folder(collection) / "to_judge.csv"))
+    data = Data(collection, searches)
+    return replace(data, graded=read_judged(collection, data.folder / "to_judge.csv"))

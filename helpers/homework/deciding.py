@@ -81,7 +81,7 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
             "No query is judged and no question could be made: write queries.jsonl and qrels for 50 real questions."
         )
         verdicts = [Verdict(v, v == VERDICTS[4], reason) for v in VERDICTS]
-        return Decision(verdicts, base, headline(verdicts, base))
+        return Decision(verdicts, base, in_one_sentence(verdicts, base))
     hybrid, tuning = scores.comparison(scores.untrained, base), scores.comparison(scores.tuned, scores.untrained)
     untrained = scores.untrained if hybrid is not None and hybrid.proven else base
     if untrained is not scores.untrained:  # tuning then has to beat the present system
@@ -111,7 +111,7 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
     cautions = unjudged(scores.judged, base.name, chosen.name)
-    return Decision(verdicts, chosen, headline(verdicts, chosen, against), cautions)
+    return Decision(verdicts, chosen, in_one_sentence(verdicts, chosen, against), cautions)
 
 
 def _more_data(
@@ -167,7 +167,7 @@ def _more_data(
     return reasons
 
 
-def headline(verdicts: Sequence[Verdict], chosen: System, against: Sequence[Comparison] = ()) -> str:
+def in_one_sentence(verdicts: Sequence[Verdict], chosen: System, against: Sequence[Comparison] = ()) -> str:
     """The decision in one sentence: what to collect comes first, then what to deploy.
 
     ``against`` are the ``surprises``; where there are any and data is to be collected, nothing to deploy is named.

@@ -1,4 +1,4 @@
-"""What the homework leaves behind: the chosen model in a folder, its costs, failures to look at, pairs to judge."""
+"""What the homework leaves behind: the chosen model in a folder, its costs, and failures to look at."""
 
 import json
 import shutil

@@ -248,7 +248,7 @@ def adapter_rows(chunks: Chunks, queries: Queries, positives: Qrels) -> list[Tri
     return build_triplets(chunks.texts, queries, whole, "in-batch")
 
 
-def rows(chunks: Chunks, plan: Plan, size: int | None = None) -> list[Triplet]:
+def training_rows(chunks: Chunks, plan: Plan, size: int | None = None) -> list[Triplet]:
     """The triplets of ``size`` queries of the plan, which are drawn by seed 0; without a size, of all queries."""
     queries, positives = sample_queries(plan.data, size, seed=0)
     return build_triplets({**chunks.texts, **plan.headless}, queries, positives, "in-batch")

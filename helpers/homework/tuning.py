@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from helpers.collection.collection import Collection
 from helpers.evaluation.choosing import DevRetrieval
 from helpers.evaluation.measures import Qrels, interval, per_query
-from helpers.homework.plan import DevSet, Plan, adapter_rows, dev_set, plan_training, rows
+from helpers.homework.plan import DevSet, Plan, adapter_rows, dev_set, plan_training, training_rows
 from helpers.homework.sources import Queries, Sources
 from helpers.homework.systems import System, Systems, hybrid, system_of
 from helpers.models.embed import AdaptedEmbedder, CachedEmbedder, LocalEmbedder
@@ -144,7 +144,7 @@ def tune_systems(systems: Systems, sources: Sources, minutes: float | None) -> T
     texts = Collection(runs.collection.name, {**chunks.texts, **plan.headless})
     points: dict[int, list[float]] = {}
     for size in [*sorted(plan.sizes), plan.size]:
-        triplets = rows(chunks, plan, size if size < len(plan.data.positives) else None)
+        triplets = training_rows(chunks, plan, size if size < len(plan.data.positives) else None)
         inputs = (base.retriever.embedder, triplets, texts, dev.evaluator, Recipe())
         made = runs.stages.run(
             f"training on {size:,}",
@@ -167,5 +167,5 @@ def tune_systems(systems: Systems, sources: Sources, minutes: float | None) -> T
         gain=expected_gain(points),
         start=made["dev"]["start"],
         seconds=made["seconds"],
-        enough=enough(rows(chunks, plan)),
+        enough=enough(training_rows(chunks, plan)),
     )
