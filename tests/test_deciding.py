@@ -3,22 +3,20 @@ and each verdict by scores made by hand.
 """
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from helpers.homework.deciding import (
-    VERDICTS,
-    Comparison,
-    compared,
-    decide,
-    expected_gain,
-    headline,
-    nominee,
-    p_value,
-    simplest,
-    surprises,
-    unjudged,
-)
+from helpers.evaluation.comparing import Comparison, compared, corrected, p_value
+from helpers.homework.deciding import VERDICTS, Decision, decide, in_one_sentence, surprises, unjudged
+from helpers.homework.plan import Plan
+from helpers.homework.scores import Scores, compare_picks, nominee, simplest
+from helpers.homework.sources import Sources
+from helpers.homework.systems import System
+from helpers.homework.tuning import Tuned, expected_gain
+from helpers.training.tune import TrainingSet
 
 N = 60
 SECOND = 1 / math.log2(3)  # nDCG@10 of the one right passage at rank 2; at rank 1 it is 1
@@ -29,25 +27,42 @@ def scores(first: int, n: int = N) -> list[float]:
     return [1.0] * first + [SECOND] * (n - first)
 
 
-def facts(pairs: dict[str, tuple[str, str]], per_query: dict[str, list[float]], **other) -> dict:
-    found = dict(zip(pairs, compared(list(pairs.values()), per_query), strict=True)) if pairs else {}
-    plain = {
-        "base": "encoder",
-        "untrained": "encoder",
-        "tuned": None,
-        "train": 500,
-        "judged": True,
-        "on_test": True,
-        "gain": None,
-    }
-    return plain | {"comparisons": found} | other
+def system(name: str, **parts) -> System:
+    return System(SimpleNamespace(name=name), name, **parts)
 
 
-def yes(given: dict) -> tuple[list[str], str]:
-    verdicts, chosen = decide(given)
-    assert sorted(v.name for v in verdicts) == sorted(VERDICTS)
-    assert all(v.evidence for v in verdicts)
-    return [v.name for v in verdicts if v.yes], chosen
+BM25, ENCODER, TUNED = system("BM25"), system("encoder", encoder="one"), system("tuned", encoder="two", tuned=True)
+HYBRID = system("hybrid", encoder="one", words=BM25, vectors=ENCODER)
+RERANKED = {ENCODER: system("two", encoder="one", first=ENCODER)}
+BOTH_RERANKED = RERANKED | {TUNED: system("tuned two", encoder="two", tuned=True, first=TUNED)}
+TRAINED = Plan(TrainingSet({}, {f"q{i}": {} for i in range(500)}, {}, {}, ""), {}, 500, [], "")
+
+
+def given(on_final: dict[str, list[float]], untrained=ENCODER, tuned=None, reranked=None, **other) -> Scores:
+    """The scores of a test split; ``other`` are fields of ``Scores``."""
+    reranked = reranked or {}
+    comparisons = compare_picks(ENCODER, untrained, tuned, reranked, on_final)
+    plain = {"base": ENCODER, "final": "test", "on_final": on_final, "comparisons": comparisons}
+    return Scores(**plain | {"untrained": untrained, "tuned": tuned, "reranked": reranked} | other)
+
+
+def decision(scores: Scores, gain=None, plan: Plan = TRAINED, **sources) -> Decision:
+    found = decide(scores, Tuned(plan, gain=gain), Sources(None, **{"dev": {"q": "asked"}} | sources))
+    assert sorted(v.name for v in found.verdicts) == sorted(VERDICTS)
+    assert all(v.evidence for v in found.verdicts)
+    return found
+
+
+def yes(found: Decision) -> tuple[list[str], str]:
+    return [v.name for v in found.verdicts if v.yes], found.chosen.name
+
+
+def evidence(found: Decision, name: str = "collect more data first") -> str:
+    return next(v.evidence for v in found.verdicts if v.name == name)
+
+
+def few(n: int) -> Plan:
+    return replace(TRAINED, data=replace(TRAINED.data, positives={f"q{i}": {} for i in range(n)}))
 
 
 def test_the_simplest_is_within_one_standard_error_of_the_best():
@@ -82,14 +97,34 @@ def test_what_dev_can_tell_is_nominated_as_the_simplest():
     assert nominee(dev) == simplest(dev) == "BM25"
 
 
-def test_a_comparison_counts_wins_and_corrects_p_for_the_number_of_pairs():
-    both = {"encoder": scores(0), "x": scores(N), "y": scores(30)}
-    alone = compared([("y", "encoder")], both)[0]
+def test_a_comparison_counts_wins_and_p_is_corrected_for_the_number_of_pairs():
+    alone = compared("y", scores(30), "encoder", scores(0))
     assert alone.difference == pytest.approx((1 - SECOND) / 2)
     assert (alone.won, alone.lost, alone.n) == (30, 0, N)
     assert alone.proven
-    two = compared([("x", "encoder"), ("y", "encoder")], both)
+    assert corrected([alone]) == [alone]
+    two = corrected([compared("x", scores(N), "encoder", scores(0)), alone])
     assert two[1].p == pytest.approx(2 * alone.p)
+    assert corrected([]) == []
+
+
+def test_picks_are_compared_with_what_they_would_replace_and_rerankers_with_their_first_stages():
+    names = ("encoder", "hybrid", "tuned", "two", "tuned two")
+    on_final = {name: scores(10 * i) for i, name in enumerate(names)}
+
+    def pairs(*picks) -> list[tuple[str, str]]:
+        return [(c.system, c.baseline) for c in compare_picks(ENCODER, *picks, on_final)]
+
+    assert pairs(ENCODER, None, {}) == []
+    assert pairs(HYBRID, None, {}) == [("hybrid", "encoder")]
+    assert pairs(ENCODER, TUNED, RERANKED) == [("tuned", "encoder"), ("two", "encoder")]
+    assert pairs(HYBRID, TUNED, BOTH_RERANKED) == [
+        ("hybrid", "encoder"),
+        ("tuned", "hybrid"),
+        ("tuned", "encoder"),
+        ("two", "encoder"),
+        ("tuned two", "tuned"),
+    ]
 
 
 def test_expected_gain_is_the_slope_over_the_doublings():
@@ -108,114 +143,111 @@ def test_expected_gain_is_wider_where_queries_disagree_and_none_with_one_size():
 
 
 def test_do_nothing_when_nothing_is_better_and_the_interval_is_narrow():
-    same = {"encoder": scores(30), "hybrid": scores(30), "tuned": scores(30)}
-    given = facts(
-        {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid")}, same, untrained="hybrid", tuned="tuned"
-    )
-    assert yes(given) == (["do nothing"], "encoder")
-    assert headline(*decide(given)) == "Do nothing: keep encoder."
+    alike = {"encoder": scores(30), "hybrid": scores(30), "tuned": scores(30)}
+    found = decision(given(alike, HYBRID, TUNED))
+    assert yes(found) == (["do nothing"], "encoder")
+    assert found.headline == "Do nothing: keep encoder."
 
 
 def test_switch_on_hybrid_when_it_is_proven():
-    given = facts({"hybrid": ("hybrid", "encoder")}, {"encoder": scores(0), "hybrid": scores(N)}, untrained="hybrid")
-    assert yes(given) == (["switch on hybrid"], "hybrid")
-    assert headline(*decide(given)) == "Switch on hybrid: use hybrid."
+    found = decision(given({"encoder": scores(0), "hybrid": scores(N)}, HYBRID))
+    assert yes(found) == (["switch on hybrid"], "hybrid")
+    assert found.headline == "Switch on hybrid: use hybrid."
 
 
 def test_a_hybrid_that_test_does_not_confirm_is_not_used():
     # one query of 60 better: p = 1 for a single changed sign of either direction
-    given = facts({"hybrid": ("hybrid", "encoder")}, {"encoder": scores(30), "hybrid": scores(31)}, untrained="hybrid")
-    assert yes(given)[1] == "encoder"
+    assert yes(decision(given({"encoder": scores(30), "hybrid": scores(31)}, HYBRID)))[1] == "encoder"
 
 
 def test_tune_the_encoder_when_it_beats_the_best_untrained():
     table = {"encoder": scores(0), "hybrid": scores(20), "tuned": scores(N)}
-    pairs = {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid")}
-    assert yes(facts(pairs, table, untrained="hybrid", tuned="tuned")) == (["tune the encoder"], "tuned")
+    assert yes(decision(given(table, HYBRID, TUNED))) == (["tune the encoder"], "tuned")
 
 
 def test_where_test_does_not_prove_the_hybrid_tuning_has_to_beat_what_is_there_now():
     # of 60 queries the hybrid wins 5 (p = 2 / 2**5, not proven), tuning 5 more, 10 against the encoder (p = 2 / 2**10)
     table = {"encoder": scores(30), "hybrid": scores(35), "tuned": scores(40)}
-    pairs = {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid"), "tuned against base": ("tuned", "encoder")}
-    given = facts(pairs, table, untrained="hybrid", tuned="tuned")
-    assert [given["comparisons"][name].proven for name in pairs] == [False, False, True]
-    assert yes(given) == (["tune the encoder"], "tuned")
-    evidence = next(v.evidence for v in decide(given)[0] if v.name == "tune the encoder")
-    assert evidence.startswith("tuned against encoder: ")
-    assert headline(*decide(given)) == "Tune the encoder: use tuned."
-    del given["comparisons"]["tuned against base"]
-    assert yes(given)[1] == "encoder"
+    measured = given(table, HYBRID, TUNED)
+    assert [c.proven for c in measured.comparisons] == [False, False, True]
+    found = decision(measured)
+    assert yes(found) == (["tune the encoder"], "tuned")
+    assert evidence(found, "tune the encoder").startswith("tuned against encoder: ")
+    assert found.headline == "Tune the encoder: use tuned."
 
 
 def test_where_test_proves_the_hybrid_tuning_has_to_beat_the_hybrid():
     table = {"encoder": scores(0), "hybrid": scores(40), "tuned": scores(42)}
-    pairs = {"hybrid": ("hybrid", "encoder"), "tuned": ("tuned", "hybrid"), "tuned against base": ("tuned", "encoder")}
-    given = facts(pairs, table, untrained="hybrid", tuned="tuned")
-    assert given["comparisons"]["tuned against base"].proven
-    assert yes(given) == (["switch on hybrid"], "hybrid")
+    measured = given(table, HYBRID, TUNED)
+    assert measured.comparison(TUNED, ENCODER).proven
+    assert yes(decision(measured)) == (["switch on hybrid"], "hybrid")
 
 
 def test_where_words_alone_are_best_the_headline_says_bm25():
-    given = facts({"hybrid": ("BM25", "encoder")}, {"encoder": scores(0), "BM25": scores(N)}, untrained="BM25")
-    assert yes(given) == (["switch on hybrid"], "BM25")
-    assert headline(*decide(given)) == "Search with BM25: use BM25."
+    found = decision(given({"encoder": scores(0), "BM25": scores(N)}, BM25))
+    assert yes(found) == (["switch on hybrid"], "BM25")
+    assert found.headline == "Search with BM25: use BM25."
+
+
+def test_where_an_adapter_is_best_the_headline_says_so_whatever_it_is_called():
+    adapter = system("of any name", encoder="one", matrix=np.eye(2))
+    found = decision(given({"encoder": scores(0), "of any name": scores(N)}, tuned=adapter))
+    assert found.headline == "Tune the encoder by an adapter for its queries: use of any name."
+    both = replace(adapter, tuned=True)
+    found = decision(given({"encoder": scores(0), "of any name": scores(N)}, tuned=both))
+    assert found.headline == "Tune the encoder: use of any name."
 
 
 def test_without_dev_queries_the_evidence_says_so():
-    def evidence(given: dict) -> str:
-        return next(v.evidence for v in decide(given)[0] if v.name == "switch on hybrid")
+    alone = given({"encoder": scores(30)})
+    assert evidence(decision(alone, dev={}), "switch on hybrid") == "there are no dev queries to choose by."
+    assert evidence(decision(alone), "switch on hybrid").startswith(
+        "on dev neither BM25 nor the hybrid beats encoder by"
+    )
 
-    assert evidence(facts({}, {}, on_dev=False)) == "there are no dev queries to choose by."
-    assert evidence(facts({}, {}, on_dev=True)).startswith("on dev neither BM25 nor the hybrid beats encoder")
+
+def test_where_nothing_was_tuned_the_evidence_says_why():
+    alone = given({"encoder": scores(30)})
+    assert evidence(decision(alone), "tune the encoder") == "on dev nothing tuned is better."
+    plan = replace(TRAINED, size=0, why="nothing was tuned, as --minutes 0 asks")
+    assert evidence(decision(alone, plan=plan), "tune the encoder") == "nothing was tuned, as --minutes 0 asks."
 
 
 def test_add_a_reranker_on_what_is_chosen_and_on_nothing_else():
     table = {"encoder": scores(0), "two": scores(N), "tuned": scores(0), "tuned two": scores(N)}
-    pairs = {"rerank encoder": ("two", "encoder")}
-    assert yes(facts(pairs, table)) == (["add a reranker"], "two")
+    assert yes(decision(given(table, reranked=RERANKED))) == (["add a reranker"], "two")
     # the tuned encoder is proven, its second stage is not: that of the untrained encoder does not count
     table = {"encoder": scores(0), "two": scores(N), "tuned": scores(N), "tuned two": scores(N)}
-    pairs = {
-        "tuned": ("tuned", "encoder"),
-        "rerank encoder": ("two", "encoder"),
-        "rerank tuned": ("tuned two", "tuned"),
-    }
-    assert yes(facts(pairs, table, tuned="tuned")) == (["tune the encoder"], "tuned")
+    assert yes(decision(given(table, tuned=TUNED, reranked=BOTH_RERANKED))) == (["tune the encoder"], "tuned")
 
 
 def test_both_where_both_are_proven():
-    table = {"encoder": scores(0), "tuned": scores(30), "tuned two": scores(N)}
-    pairs = {"tuned": ("tuned", "encoder"), "rerank tuned": ("tuned two", "tuned")}
-    given = facts(pairs, table, tuned="tuned")
-    assert yes(given) == (["tune the encoder", "add a reranker"], "tuned two")
-    assert headline(*decide(given)) == "Tune the encoder and add a reranker: use tuned two."
+    table = {"encoder": scores(0), "two": scores(0), "tuned": scores(30), "tuned two": scores(N)}
+    found = decision(given(table, tuned=TUNED, reranked=BOTH_RERANKED))
+    assert yes(found) == (["tune the encoder", "add a reranker"], "tuned two")
+    assert found.headline == "Tune the encoder and add a reranker: use tuned two."
 
 
 def test_collect_when_the_interval_is_too_wide_to_say_anything():
-    few = {"encoder": [0.0, 1.0, 0.5, 0.2], "tuned": [0.5, 0.9, 0.6, 0.1]}
-    names, chosen = yes(facts({"tuned": ("tuned", "encoder")}, few, tuned="tuned"))
-    assert (names, chosen) == (["collect more data first"], "encoder")
-    assert "judge more queries" in next(
-        v.evidence for v in decide(facts({"tuned": ("tuned", "encoder")}, few, tuned="tuned"))[0] if v.yes
-    )
+    found = decision(given({"encoder": [0.0, 1.0, 0.5, 0.2], "tuned": [0.5, 0.9, 0.6, 0.1]}, tuned=TUNED))
+    assert yes(found) == (["collect more data first"], "encoder")
+    assert "judge more queries" in evidence(found)
 
 
 def test_collect_when_there_is_little_to_train_on_or_the_curve_still_rises():
-    same = {"encoder": scores(30), "tuned": scores(30)}
-    pairs = {"tuned": ("tuned", "encoder")}
-    assert yes(facts(pairs, same, tuned="tuned", train=40))[0] == ["collect more data first"]
+    alike = given({"encoder": scores(30), "tuned": scores(30)}, tuned=TUNED)
+    assert yes(decision(alike, plan=few(40)))[0] == ["collect more data first"]
     rising = {"gain": 0.03, "low": 0.01, "high": 0.05}
-    assert yes(facts(pairs, same, tuned="tuned", gain=rising))[0] == ["collect more data first"]
-    assert yes(facts(pairs, same, tuned="tuned", gain=rising | {"low": -0.01}))[0] == ["do nothing"]
+    assert yes(decision(alike, gain=rising))[0] == ["collect more data first"]
+    assert yes(decision(alike, gain=rising | {"low": -0.01}))[0] == ["do nothing"]
 
 
 def test_judged_test_queries_that_could_train_are_pointed_to():
-    same = {"encoder": scores(30), "tuned": scores(30)}
-    given = facts({"tuned": ("tuned", "encoder")}, same, tuned="tuned", train=0, test_only=1233)
-    assert "1,233 judged test queries" in next(v.evidence for v in decide(given)[0] if v.yes)
-    few = given | {"test_only": 60}
-    assert "judged test queries" not in next(v.evidence for v in decide(few)[0] if v.yes)
+    alike = given({"encoder": scores(30), "tuned": scores(30)}, tuned=TUNED)
+    assert "1,233 judged test queries" in evidence(decision(alike, plan=few(0), judged_test=1233))
+    assert "judged test queries" not in evidence(decision(alike, plan=few(0), judged_test=60))
+    trains = {"q": {"a": 1}}
+    assert "judged test queries" not in evidence(decision(alike, plan=few(0), judged_test=1233, positives=trains))
 
 
 def test_a_system_that_dev_puts_below_the_choice_and_test_above_it_is_a_surprise():
@@ -224,56 +256,53 @@ def test_a_system_that_dev_puts_below_the_choice_and_test_above_it_is_a_surprise
     assert [c.system for c in surprises("encoder", dev, test)] == ["BM25"]  # of "tuned" dev said so
     assert surprises("encoder", dev, test | {"BM25": scores(21)}) == []  # one query of 60 is luck
     assert surprises("encoder", {}, test) == [] == surprises("encoder", dev, {})
-    given = facts({}, {}, dev_scores=dev, test_scores=test)
-    names, chosen = yes(given)
-    assert (names, chosen) == (["collect more data first"], "encoder")
-    assert "Dev misled: on test, BM25 against encoder" in next(v.evidence for v in decide(given)[0] if v.yes)
-    assert yes(given | {"test_scores": {}})[1] == chosen  # the choice itself is dev's
+    found = decision(given(test, dev=dev))
+    assert yes(found) == (["collect more data first"], "encoder")
+    assert "Dev misled: on test, BM25 against encoder" in evidence(found)
+    assert "Dev misled" not in evidence(decision(given(test, dev=dev, final="dev")))
+    assert yes(decision(given({"encoder": scores(20)}, dev=dev)))[1] == "encoder"  # the choice itself is dev's
 
 
 def test_a_surprise_by_the_system_that_the_judgments_come_from_says_so():
     dev = {"encoder": scores(40), "BM25": scores(20)}
     test = {"encoder": scores(20), "BM25": scores(N)}
-    given = facts({}, {}, dev_scores=dev, test_scores=test, seen={"BM25": 1.0, "encoder": 0.5})
-    said = next(v.evidence for v in decide(given)[0] if v.yes)
-    assert "100% of the first ten of BM25 are judged and 50% of encoder's" in said
-    assert "Dev misled" not in said
-    for seen in ({"BM25": 1.0, "encoder": 0.9}, {"BM25": 0.05, "encoder": 0.01}):
-        assert "Dev misled" in next(v.evidence for v in decide(given | {"seen": seen})[0] if v.yes)
+    reason = evidence(decision(given(test, dev=dev, judged={"BM25": 1.0, "encoder": 0.5})))
+    assert "100% of the first ten of BM25 are judged and 50% of encoder's" in reason
+    assert "Dev misled" not in reason
+    for judged in ({"BM25": 1.0, "encoder": 0.9}, {"BM25": 0.05, "encoder": 0.01}):
+        assert "Dev misled" in evidence(decision(given(test, dev=dev, judged=judged)))
 
 
 def test_what_was_measured_points_nowhere_when_test_speaks_against_it():
-    given = facts(
-        {"hybrid": ("hybrid", "encoder")},
-        {"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)},
-        untrained="hybrid",
-        dev_scores={"encoder": scores(10), "BM25": scores(20), "hybrid": scores(30)},
-        test_scores={"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)},
-    )
-    verdicts, chosen = decide(given)
-    against = surprises(chosen, given["dev_scores"], given["test_scores"])
-    assert [c.system for c in against] == ["BM25"]
-    assert headline(verdicts, chosen, against) == "Collect more data first."
-    assert headline(verdicts, chosen).startswith(
+    table = {"encoder": scores(0), "hybrid": scores(30), "BM25": scores(N)}
+    dev = {"encoder": scores(10), "BM25": scores(20), "hybrid": scores(30)}
+    found = decision(given(table, HYBRID, dev=dev))
+    assert [c.system for c in surprises("hybrid", dev, table)] == ["BM25"]
+    assert found.headline == "Collect more data first."
+    assert in_one_sentence(found.verdicts, found.chosen).startswith(
         "Collect more data first; what was measured points to: switch on hybrid"
     )
 
 
 def test_synthetic_test_queries_say_collect_first_and_what_they_point_to():
-    given = facts(
-        {"tuned": ("tuned", "encoder")}, {"encoder": scores(0), "tuned": scores(N)}, tuned="tuned", judged=False
-    )
-    assert yes(given) == (["tune the encoder", "collect more data first"], "tuned")
-    assert headline(*decide(given)) == "Collect more data first; what was measured points to: tune the encoder (tuned)."
+    found = decision(given({"encoder": scores(0), "tuned": scores(N)}, tuned=TUNED), judged=False)
+    assert yes(found) == (["tune the encoder", "collect more data first"], "tuned")
+    assert found.headline == "Collect more data first; what was measured points to: tune the encoder (tuned)."
 
 
 def test_without_a_test_split_the_scores_are_called_too_good():
-    verdicts, _ = decide(facts({}, {}, on_test=False))
-    assert "too good" in next(v.evidence for v in verdicts if v.name == "collect more data first")
+    assert "too good" in evidence(decision(given({"encoder": scores(30)}, final="dev")))
 
 
 def test_nothing_compared_is_no_proof_of_nothing():
-    assert yes(facts({}, {}))[0] == ["collect more data first"]
+    assert yes(decision(given({"encoder": scores(30)})))[0] == ["collect more data first"]
+
+
+def test_where_no_query_is_judged_only_collecting_is_advised():
+    found = decision(Scores(ENCODER, ENCODER))
+    assert yes(found) == (["collect more data first"], "encoder")
+    assert found.headline == "Collect more data first."
+    assert len({v.evidence for v in found.verdicts}) == 1
 
 
 def test_a_comparison_in_words():

@@ -16,11 +16,11 @@ from sklearn.metrics import ndcg_score
 
 from helpers.collection.collection import Collection
 from helpers.evaluation import measures as evaluation
+from helpers.evaluation.comparing import compare
 from helpers.evaluation.measures import (
     COLUMNS,
     MEASURES,
     choose_weight,
-    compare,
     evaluate,
     holm,
     interval,

@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from sentence_transformers import SentenceTransformer
 
 from helpers.collection.collection import Collection
 from helpers.homework import handover
-from helpers.homework.handover import JUDGE_COLUMNS, SHOWN, costs, failures, read_judged, with_adapter, write_to_judge
+from helpers.homework.handover import beside_the_model, costs, failures, with_adapter
+from helpers.homework.systems import System
+from helpers.homework.to_judge import JUDGE_COLUMNS, SHOWN, read_judged, write_to_judge
 from helpers.labels.review import Reviews
 from helpers.store.files import WorkbookError
 
@@ -206,3 +209,18 @@ def test_ten_failures_are_enough_to_look_at_and_without_judgments_there_are_none
     found = failures(Collection("own", {"a": "x", "b": "y"}), queries, {q: {"a": 1} for q in queries}, run, run)
     assert [row["query"] for row in found] == [f"query {i}" for i in range(10)]
     assert failures(Collection("own", {"a": "x"}), {}, {}, {}, {}) == []
+
+
+def test_what_a_system_does_beside_the_model_is_told_of_its_parts_and_not_of_its_name():
+    words = System(SimpleNamespace(name="words"), "w")
+    vectors = System(SimpleNamespace(name="BM25 + tuned"), "v", encoder="one")
+    mixed = System(SimpleNamespace(name="m", weight=0.3), "m", encoder="one", words=words, vectors=vectors)
+    second = SimpleNamespace(name="t", weight=0.6, depth=20, reranker=SimpleNamespace(name="a cross-encoder"))
+    both = System(second, "t", encoder="one", first=mixed)
+    assert beside_the_model(vectors, cut=False) == ""
+    assert beside_the_model(words, cut=False).startswith("BM25 alone does the search")
+    assert beside_the_model(mixed, cut=False).startswith("It adds BM25, weighing 0.7, to the vectors, weighing 0.3 ")
+    told = beside_the_model(both, cut=True)
+    assert told.startswith("It puts the best 20 passages in order by a cross-encoder, weighing 0.6, and the first ")
+    assert told.index("weighing 0.4") < told.index("It adds BM25, weighing 0.7") < told.index("It cuts long passages")
+    assert "BM25 alone" not in beside_the_model(System(second, "s", first=words), cut=False)

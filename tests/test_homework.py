@@ -17,9 +17,8 @@ from sentence_transformers import SentenceTransformer
 from werkzeug import Response
 
 from helpers.collection.collection import open_collection
-from helpers.homework import deciding, handover
+from helpers.homework import deciding, handover, to_judge, tuning
 from helpers.homework import run as homework
-from helpers.homework import steps as homework_steps
 from helpers.models.embed import LocalEmbedder
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
@@ -64,7 +63,7 @@ def beir(
 def run(place, **settings) -> tuple[dict, list[str]]:
     lines: list[str] = []
     settings = {"questions": 0, "say": lines.append} | settings
-    return homework.run(place, **settings), lines
+    return homework.do_homework(place, **settings), lines
 
 
 def made(lines: list[str]) -> list[str]:
@@ -138,8 +137,8 @@ def test_an_adapter_is_trained_anew_when_any_dev_judgment_changes(tmp_path):
     corpus = {f"d{i}": text for i, text in enumerate(TEXTS[:40])}
     pairs = [Triplet(f"q{i}", QUERIES[i], f"d{i}") for i in range(36)]
     dev, qrels = {"a": QUERIES[37], "b": QUERIES[38]}, {"a": {"d37": 1}, "b": {"d38": 1}}
-    stages.run("adapter", homework_steps._adapter, pairs, FakeEmbedder(), corpus, dev, qrels)
-    stages.run("adapter", homework_steps._adapter, pairs, FakeEmbedder(), corpus, dev, qrels | {"b": {"d39": 1}})
+    stages.run("adapter", tuning._adapter, pairs, FakeEmbedder(), corpus, dev, qrels)
+    stages.run("adapter", tuning._adapter, pairs, FakeEmbedder(), corpus, dev, qrels | {"b": {"d39": 1}})
     assert stages.made == ["adapter", "adapter"]
 
 
@@ -282,7 +281,7 @@ def test_clicks_are_no_judgments_until_a_person_has_judged(tmp_path):
     file = Path(result["report"]).parent / "homework" / "to_judge.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     asked = table["query"].nunique()
-    assert asked == handover.MOST_TO_JUDGE
+    assert asked == to_judge.MOST_TO_JUDGE
     table["grade"] = [
         "2" if f"number {q.split()[-1]} " in f"{t} " else "0"
         for q, t in zip(table["query"], table["text"], strict=True)

@@ -7,7 +7,7 @@ from fakes import FakeEmbedder, random_texts
 from helpers.collection.chunking import cut_long, token_counts
 from helpers.collection.repeats import near_duplicates
 from helpers.collection.text import guess_language, tokenize
-from helpers.retrieval.first_stages import BM25, ByDocument, fold
+from helpers.retrieval.first_stages import BM25, ByDocument, max_pool
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_nothing_long_nothing_cut(encoder):
 
 def test_a_document_ranks_by_its_best_chunk():
     run = {"q": {"a#1": 0.2, "b": 0.5, "a#2": 0.9, "c": 0.5}}
-    assert fold(run, {"a#1": "a", "a#2": "a"}, 3) == {"q": {"a": 0.9, "b": 0.5, "c": 0.5}}
-    assert list(fold(run, {"a#1": "a", "a#2": "a"}, 2)["q"]) == ["a", "b"]
+    assert max_pool(run, {"a#1": "a", "a#2": "a"}, 3) == {"q": {"a": 0.9, "b": 0.5, "c": 0.5}}
+    assert list(max_pool(run, {"a#1": "a", "a#2": "a"}, 2)["q"]) == ["a", "b"]
 
 
 def test_searching_by_document():

@@ -3,6 +3,7 @@ and what is trained on.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ import torch
 from fakes import FakeEmbedder, random_texts
 
 from helpers.collection.collection import Collection
+from helpers.evaluation import measures
 from helpers.evaluation.measures import read_scoreboard, record
-from helpers.homework import bench as measuring
-from helpers.homework.bench import NOTEBOOK, RERANKED, Bench
+from helpers.homework import chunks as chunking
+from helpers.homework import scores as scoring
+from helpers.homework import systems
+from helpers.homework.chunks import Chunks
+from helpers.homework.plan import once, to_chunks
+from helpers.homework.scores import NOTEBOOK, RERANKED, keep_rows, put_on_scoreboard, rerank_depth
 from helpers.homework.sources import pooled
-from helpers.homework.tuning import once, to_pieces
+from helpers.homework.systems import Runs, System, hybrid, system_of, with_reranker
 from helpers.retrieval.first_stages import BM25, Dense, Retriever
 from helpers.retrieval.rerankers import Reranker
 from helpers.store.stages import Stages
@@ -65,68 +71,82 @@ TEXTS = [f"{text} number{i}" for i, text in enumerate(random_texts(N, seed=3, wo
 QUERIES = {f"q{i}": " ".join([*text.split()[:3], f"number{i}"]) for i, text in enumerate(TEXTS)}
 
 
-def bench_of_two(folder: Path, cut: bool) -> Bench:
-    """BM25 and a dense retriever on 60 passages, two of three cut in halves or none.
+def runs_of_two(folder: Path, cut: bool) -> tuple[Runs, System, System]:
+    """(runs, BM25, a dense system) on 60 passages, two of three cut in halves or none.
 
     40 dev queries and 20 test queries.
     """
     corpus = {f"d{i}": text for i, text in enumerate(TEXTS)}
     qrels = {f"q{i}": {f"d{i}": 1} for i in range(N)}
     splits = {"dev": dict(list(qrels.items())[:40]), "test": dict(list(qrels.items())[40:])}
-    pieces, owner = dict(corpus), {}
+    texts, parents = dict(corpus), {}
     if cut:
-        pieces = {}
+        texts = {}
         for i, (doc, text) in enumerate(corpus.items()):
             words = text.split()
             halves = [" ".join(part) for part in (words[: len(words) // 2], words[len(words) // 2 :]) if part]
             if i % 3 == 0 or len(halves) < 2:
-                pieces[doc] = text
+                texts[doc] = text
                 continue
-            pieces |= {f"{doc}#{n}": part for n, part in enumerate(halves, 1)}
-            owner |= {f"{doc}#{n}": doc for n in (1, 2)}
-    bench = Bench(Collection("own", corpus, QUERIES, splits), pieces, owner, quiet(folder))
-    bench.add(BM25())
-    bench.add(Dense(FakeEmbedder("dense"), bench.tables))
-    return bench
+            texts |= {f"{doc}#{n}": part for n, part in enumerate(halves, 1)}
+            parents |= {f"{doc}#{n}": doc for n in (1, 2)}
+    dense = Dense(FakeEmbedder("dense"), folder / "lancedb").index(texts)
+    chunks = Chunks(texts, parents, dense, BM25().index(texts))
+    runs = Runs(Collection("own", corpus, QUERIES, splits), chunks, quiet(folder))
+    return runs, system_of(chunks, chunks.bm25), system_of(chunks, dense, encoder="an encoder")
 
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_a_run_made_of_parts_is_what_the_retriever_gives(tmp_path, monkeypatch, cut, split):
-    monkeypatch.setattr(measuring, "K", 10)
-    monkeypatch.setattr(measuring, "WEIGHTS", (0.3,))  # so that both parts count
-    bench = bench_of_two(tmp_path, cut)
-    hybrid = bench.hybrid(bench.systems["BM25"], bench.systems["dense"], "hybrid")
-    two, weight, _ = bench.reranked(hybrid, SharedWords(), 8, "two stages")
-    assert hybrid.retriever.weight == two.retriever.weight == weight == 0.3
-    for system in (hybrid, two):
-        found = bench.run(system, split)
-        expected = bench.final(system).retrieve(bench.queries(split)[0], 10)
-        assert list(found) == list(expected)
+    for module in (chunking, systems):
+        monkeypatch.setattr(module, "K", 10)
+    monkeypatch.setattr(measures, "WEIGHTS", (0.3,))  # so that both parts count
+    runs, bm25, dense = runs_of_two(tmp_path, cut)
+    mixed = hybrid(runs, bm25, dense, "hybrid", True)
+    two, _ = with_reranker(runs, mixed, SharedWords(), 8)
+    assert mixed.weight == two.weight == 0.3
+    for system in (mixed, two):
+        run = runs.of_documents(system, split)
+        expected = runs.chunks.by_document(system.retriever).retrieve(runs.queries(split)[0], 10)
+        assert list(run) == list(expected)
         for q in expected:
-            assert list(found[q]) == list(expected[q])
-            assert found[q] == pytest.approx(expected[q])
-            assert set(found[q]) <= set(bench.collection.corpus)
-    assert any(list(bench.run(two, split)[q]) != list(bench.run(hybrid, split)[q]) for q in bench.queries(split)[0])
+            assert list(run[q]) == list(expected[q])
+            assert run[q] == pytest.approx(expected[q])
+            assert set(run[q]) <= set(runs.collection.corpus)
+    alone = runs.of_documents(mixed, split)
+    assert any(list(runs.of_documents(two, split)[q]) != list(alone[q]) for q in runs.queries(split)[0])
+
+
+def test_a_system_knows_what_it_is_made_of(tmp_path):
+    runs, bm25, dense = runs_of_two(tmp_path, False)
+    tuned = replace(dense, tuned=True, matrix=np.eye(32))
+    mixed = hybrid(runs, bm25, tuned, "hybrid", True)
+    assert (mixed.words, mixed.vectors, mixed.encoder, mixed.tuned) == (bm25, tuned, tuned.encoder, True)
+    assert mixed.matrix is tuned.matrix
+    two, _ = with_reranker(runs, mixed, SharedWords(), 8)
+    assert two.name == "hybrid + shared words"
+    assert (two.first, two.words, two.vectors, two.encoder, two.tuned) == (mixed, None, None, tuned.encoder, True)
+    assert two.key != mixed.key
+    words, _ = with_reranker(runs, bm25, SharedWords(), 8)
+    assert [system.lexical for system in (bm25, words, dense, mixed, two)] == [True, True, False, False, False]
+    assert [system.weight is None for system in (bm25, dense, mixed, two)] == [True, True, False, False]
 
 
 def test_made_questions_do_not_weigh_words_against_vectors(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "WEIGHTS", (0.3,))
-    bench = bench_of_two(tmp_path, False)
-    parts = bench.systems["BM25"], bench.systems["dense"]
-    assert bench.hybrid(*parts, "by judged queries").retriever.weight == 0.3
-    bench.dev_made = True
-    assert bench.hybrid(*parts, "by made ones").retriever.weight == 0.5
-    assert bench.reranked(parts[1], SharedWords(), 8, "two stages")[1] == 0.3
+    monkeypatch.setattr(measures, "WEIGHTS", (0.3,))
+    runs, bm25, dense = runs_of_two(tmp_path, False)
+    assert hybrid(runs, bm25, dense, "by judged queries", True).weight == 0.3
+    assert hybrid(runs, bm25, dense, "by made ones", False).weight == 0.5
+    assert with_reranker(runs, dense, SharedWords(), 8)[0].weight == 0.3
 
 
 def test_a_second_stage_without_weight_leaves_the_first_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "WEIGHTS", (0.0,))
-    bench = bench_of_two(tmp_path, False)
-    first = bench.systems["dense"]
-    two, weight, _ = bench.reranked(first, SharedWords(), 8, "two stages")
-    assert weight == 0
-    assert bench.scores(two, "test") == bench.scores(first, "test")
+    monkeypatch.setattr(measures, "WEIGHTS", (0.0,))
+    runs, _, dense = runs_of_two(tmp_path, False)
+    two, _ = with_reranker(runs, dense, SharedWords(), 8)
+    assert two.weight == 0
+    assert runs.scores(two, "test") == runs.scores(dense, "test")
 
 
 # Runs that are kept and scored
@@ -137,54 +157,54 @@ QRELS = {"1": {"a": 1}, "2": {"b": 1}, "3": {"c": 1}}  # at rank 1, at rank 2, n
 MEAN = (1 + 1 / math.log2(3)) / 3
 
 
-def small(folder: Path, **splits: dict) -> Bench:
+def small(folder: Path, **splits: dict) -> Runs:
     collection = Collection("own", {d: f"text {d}" for d in "abc"}, ASKED, splits)
-    return Bench(collection, collection.corpus, {}, quiet(folder))
+    return Runs(collection, Chunks(collection.corpus, {}, None, None), quiet(folder))
 
 
 def test_scores_by_hand(tmp_path):
-    bench = small(tmp_path, dev=QRELS)
-    system = bench.add(Fixed(FOUND))
-    assert bench.scores(system, "dev") == pytest.approx([1, 1 / math.log2(3), 0])
-    assert bench.scores(system, "test") == []
-    assert bench.run(system, "test") == {}
+    runs = small(tmp_path, dev=QRELS)
+    system = system_of(runs.chunks, Fixed(FOUND))
+    assert runs.scores(system, "dev") == pytest.approx([1, 1 / math.log2(3), 0])
+    assert runs.scores(system, "test") == []
+    assert runs.of_documents(system, "test") == {}
 
 
 def test_a_run_is_made_once_and_again_for_another_key(tmp_path):
-    bench, retriever = small(tmp_path, dev=QRELS), Fixed(FOUND)
-    system = bench.add(retriever)
-    first = bench.run(system, "dev")
+    runs, retriever = small(tmp_path, dev=QRELS), Fixed(FOUND)
+    system = system_of(runs.chunks, retriever)
+    first = runs.of_documents(system, "dev")
     assert retriever.asked == ["one", "two", "three"]
-    assert bench.run(system, "dev") == first
-    bench.scores(system, "dev")
+    assert runs.of_documents(system, "dev") == first
+    runs.scores(system, "dev")
     later = small(tmp_path, dev=QRELS)
-    assert later.run(later.add(retriever), "dev") == first
+    assert later.of_documents(system_of(later.chunks, retriever), "dev") == first
     assert len(retriever.asked) == 3
     another = Fixed(FOUND, key="another key")
-    later.run(later.add(another), "dev")
+    later.of_documents(system_of(later.chunks, another), "dev")
     assert len(another.asked) == 3
 
 
 def test_a_second_stage_looks_only_as_deep_as_memory_allows_and_at_dev_alone(tmp_path, monkeypatch):
-    bench = small(tmp_path, dev={q: QRELS[q] for q in "12"}, test={"3": QRELS["3"]})
+    runs = small(tmp_path, dev={q: QRELS[q] for q in "12"}, test={"3": QRELS["3"]})
     lists = {text: {f"{text} {i}": -float(i) for i in range(60)} for text in ("one", "two")}
     lists["three"] = {f"three {i}": -float(i) for i in range(1000)}
     first, second = Fixed(lists, "first"), Fixed({"one": lists["two"], "two": lists["one"]}, "second")
-    systems = [bench.add(first), bench.add(second)]
+    both = [system_of(runs.chunks, retriever) for retriever in (first, second)]
     # both find the same passages for the two dev queries: 100 of them at depth 50, 40 at depth 20
     for most, depth in ((100, 50), (99, 20), (40, 20), (39, 10), (0, RERANKED[-1])):
-        monkeypatch.setattr(measuring, "MOST_RERANKED", most)
-        assert bench.rerank_depth(systems) == depth
+        monkeypatch.setattr(scoring, "MOST_RERANKED", most)
+        assert rerank_depth(runs, both) == depth
     assert {*first.asked, *second.asked} == {"one", "two"}
 
 
 def test_a_system_gets_its_row_on_the_scoreboard(tmp_path):
-    bench = small(tmp_path, dev=QRELS)
-    system = bench.add(Fixed(FOUND))
-    told = bench.put_on_scoreboard(system, "dev")
-    again = bench.put_on_scoreboard(system, "dev")
+    runs = small(tmp_path, dev=QRELS)
+    system = system_of(runs.chunks, Fixed(FOUND))
+    told = put_on_scoreboard(runs, system, "dev")
+    again = put_on_scoreboard(runs, system, "dev")
     assert again == told  # its latency too: it is measured once
-    board = read_scoreboard(bench.collection)
+    board = read_scoreboard(runs.collection)
     assert len(board) == 1
     row = board.iloc[0]
     assert (row["system"], row["notebook"], row["split"], row["n_queries"]) == ("fixed", NOTEBOOK, "dev", 3)
@@ -195,15 +215,15 @@ def test_a_system_gets_its_row_on_the_scoreboard(tmp_path):
 
 
 def test_rows_of_an_older_homework_go_and_those_of_notebooks_stay(tmp_path):
-    bench = small(tmp_path, dev=QRELS)
+    runs = small(tmp_path, dev=QRELS)
     run = {q: FOUND[text] for q, text in ASKED.items()}
     for system, notebook in (("BM25", NOTEBOOK), ("gone", NOTEBOOK), ("gone too", "02_baselines"), ("old", NOTEBOOK)):
-        record(bench.collection, "dev", system, run, notebook)
-    bench.keep_rows(["BM25", "encoder"])
-    assert read_scoreboard(bench.collection)["system"].tolist() == ["BM25", "gone too"]
-    before = (bench.collection.build / "scoreboard.csv").read_bytes()
-    bench.keep_rows(["BM25"])
-    assert (bench.collection.build / "scoreboard.csv").read_bytes() == before
+        record(runs.collection, "dev", system, run, notebook)
+    keep_rows(runs, ["BM25", "encoder"])
+    assert read_scoreboard(runs.collection)["system"].tolist() == ["BM25", "gone too"]
+    before = (runs.collection.build / "scoreboard.csv").read_bytes()
+    keep_rows(runs, ["BM25"])
+    assert (runs.collection.build / "scoreboard.csv").read_bytes() == before
 
 
 # What is judged
@@ -248,21 +268,21 @@ def test_a_text_is_trained_on_once_with_the_passages_of_all_its_queries():
     assert once({}, {}) == ({}, {})
 
 
-PIECES = {"a#1": "red apple tart", "a#2": "green pear jam", "b": "white bread", "c#1": "black tea", "c#2": "cold milk"}
-OWNER = {"a#1": "a", "a#2": "a", "c#1": "c", "c#2": "c"}
+CHUNKS = {"a#1": "red apple tart", "a#2": "green pear jam", "b": "white bread", "c#1": "black tea", "c#2": "cold milk"}
+PARENTS = {"a#1": "a", "a#2": "a", "c#1": "c", "c#2": "c"}
 
 
-def test_of_a_passage_that_was_cut_the_nearest_chunk_is_trained_on(tmp_path):
-    bench = Bench(Collection("own", dict.fromkeys("abc", "x")), PIECES, OWNER, quiet(tmp_path))
+def test_of_a_passage_that_was_cut_the_nearest_chunk_is_trained_on():
+    chunks = Chunks(CHUNKS, PARENTS, None, None)
     queries = {"1": "green pear jam", "2": "red apple tart", "3": "white bread"}
     positives = {"1": {"a": 2, "b": 1}, "2": {"a": 1}, "3": {"b": 1}}
     embedder = FakeEmbedder()
-    found = to_pieces(bench, queries, positives, embedder)
+    found = to_chunks(chunks, queries, positives, embedder)
     assert found == {"1": {"a#2": 2, "b": 1}, "2": {"a#1": 1}, "3": {"b": 1}}
-    assert {PIECES["c#1"], PIECES["c#2"]}.isdisjoint(embedder.embedded)  # nobody's answer
+    assert {CHUNKS["c#1"], CHUNKS["c#2"]}.isdisjoint(embedder.embedded)  # nobody's answer
     assert positives["1"] == {"a": 2, "b": 1}
 
 
-def test_where_nothing_was_cut_nothing_is_embedded(tmp_path):
-    bench = Bench(Collection("own", {"a": "x"}), {"a": "x"}, {}, quiet(tmp_path))
-    assert to_pieces(bench, {"1": "y"}, {"1": {"a": 1}}, None) == {"1": {"a": 1}}
+def test_where_nothing_was_cut_nothing_is_embedded():
+    chunks = Chunks({"a": "x"}, {}, None, None)
+    assert to_chunks(chunks, {"1": "y"}, {"1": {"a": 1}}, None) == {"1": {"a": 1}}

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.collection.collection import own_name
 from helpers.homework.data import log_columns, open_own
-from helpers.homework.sources import BODY, openings
+from helpers.homework.plan import HEADLESS, headings
 from helpers.store.files import ROOT, WorkbookError
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_log_is_said(tmp_path):
         open_own(tmp_path / "docs", write(tmp_path / "x.jsonl", [{"a": 1}]))
 
 
-def test_openings_are_headings_and_what_follows_them():
+def test_headings_ask_for_what_follows_them():
     long = "eight words or more follow here, and then some"
     corpus = {
         "a.md#1": f"a.md › Cutting bread: {long}",
@@ -181,10 +181,10 @@ def test_openings_are_headings_and_what_follows_them():
         "e": f"toasting a bun. {long}",
         "f": "no heading at all here",
     }
-    queries, positives, bodies = openings(corpus)
+    queries, positives, headless = headings(corpus)
     assert "Cutting bread" in queries.values()
     assert sum(text.lower() == "toasting a bun" for text in queries.values()) == 1
     assert len(queries) == 2
     heading = {text: q for q, text in queries.items()}["Cutting bread"]
-    assert positives[heading] == {f"a.md#1{BODY}": 1}
-    assert bodies[f"a.md#1{BODY}"] == long
+    assert positives[heading] == {f"a.md#1{HEADLESS}": 1}
+    assert headless[f"a.md#1{HEADLESS}"] == long

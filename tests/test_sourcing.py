@@ -8,12 +8,13 @@ from fakes import FakeEmbedder, random_texts
 from helpers.collection.collection import Collection
 from helpers.collection.repeats import Repeats
 from helpers.collection.text import tokenize
-from helpers.homework.bench import Bench
-from helpers.homework.sources import BODY, HALVE_DEV_FROM, MOST_TEST, Tools, find_sources, make_questions
-from helpers.homework.tuning import training_options
+from helpers.homework.chunks import Chunks
+from helpers.homework.data import Data
+from helpers.homework.plan import HEADLESS, training_options
+from helpers.homework.sources import HALVE_DEV_FROM, MOST_TEST, Sources, find_sources, make_questions
 from helpers.labels import gates
 from helpers.labels.questions import Question
-from helpers.retrieval.first_stages import BM25
+from helpers.retrieval.first_stages import BM25, Dense
 from helpers.store.stages import Stages
 
 TEN = "anchor basket candle dragon engine feather garden hammer island jacket"
@@ -82,8 +83,9 @@ def test_repeats_are_what_counting_words_pair_by_pair_finds():
     assert 20 < sum(expected) < 180
 
 
-def tools(duplicates=None) -> Tools:
-    return Tools(stages=None, embedder=None, retrievers=[], pieces={}, duplicates=duplicates or {}, questions=0)
+def sources_of(given: Collection, duplicates=None) -> Sources:
+    """Sources for which nothing has to be searched or asked."""
+    return find_sources(Data(given), Chunks({}, {}, None, None, duplicates or {}), None, 0)
 
 
 def collection(**splits: dict[str, tuple[str, dict[str, int]]]) -> Collection:
@@ -95,12 +97,11 @@ def collection(**splits: dict[str, tuple[str, dict[str, int]]]) -> Collection:
 
 
 def test_a_dev_query_that_repeats_a_test_query_is_left_out():
-    found = find_sources(
+    found = sources_of(
         collection(
             dev={"d1": ("How do I get a refund?", {"a": 1}), "d2": ("open hours", {"b": 1})},
             test={"t1": ("a REFUND, how do I get", {"a": 1})},
         ),
-        tools(),
     )
     assert found.dev == {"d2": "open hours"}
     assert found.dev_qrels == {"d2": {"b": 1}}
@@ -109,13 +110,12 @@ def test_a_dev_query_that_repeats_a_test_query_is_left_out():
 
 
 def test_a_train_query_that_repeats_a_dev_or_a_test_query_is_left_out():
-    found = find_sources(
+    found = sources_of(
         collection(
             train={"1": ("Open hours?", {"b": 1}), "2": ("get refund", {"a": 1}), "3": ("ship abroad", {"c": 1})},
             dev={"d1": ("hours open", {"b": 1})},
             test={"t1": ("refund: get!", {"a": 1})},
         ),
-        tools(),
     )
     assert found.queries == {"3": "ship abroad"}
     assert found.positives == {"3": {"c": 1}}
@@ -123,7 +123,7 @@ def test_a_train_query_that_repeats_a_dev_or_a_test_query_is_left_out():
 
 
 def test_near_duplicates_of_held_out_passages_are_not_trained_on():
-    found = find_sources(
+    found = sources_of(
         collection(
             train={
                 "twin": ("alpha", {"a2": 1}),
@@ -135,7 +135,7 @@ def test_near_duplicates_of_held_out_passages_are_not_trained_on():
             dev={"d1": ("foxtrot", {"b": 1}), "d2": ("golf", {"a3": 1})},
             test={"t1": ("hotel", {"a": 1, "d": 0})},
         ),
-        tools({"a": "a", "a2": "a", "a3": "a", "b": "b", "b2": "b", "d": "d", "d2": "d"}),
+        {"a": "a", "a2": "a", "a3": "a", "b": "b", "b2": "b", "d": "d", "d2": "d"},
     )
     assert sorted(found.queries) == ["other twins", "same passage", "wrong twin"]
     assert list(found.dev) == ["d1"]
@@ -146,18 +146,16 @@ def test_near_duplicates_of_held_out_passages_are_not_trained_on():
 
 def test_more_test_queries_than_are_scored_are_drawn_and_said():
     words = random_texts(MOST_TEST + 1, seed=5, length=6)
-    found = find_sources(
+    found = sources_of(
         collection(train={"1": ("alpha", {"a": 1})}, test={f"t{i}": (text, {"b": 1}) for i, text in enumerate(words)}),
-        tools(),
     )
     assert (len(found.test), found.judged_test) == (MOST_TEST, MOST_TEST + 1)
     assert "1,000 of the 1,001 test queries, drawn by a hash of their ids, are scored." in found.notices
 
 
 def test_nothing_is_left_out_where_nothing_leaks():
-    found = find_sources(
+    found = sources_of(
         collection(train={"1": ("alpha", {"a": 1})}, dev={"2": ("bravo", {"a": 1})}, test={"3": ("charlie", {"b": 1})}),
-        tools(),
     )
     assert (list(found.queries), list(found.dev), list(found.test)) == (["1"], ["2"], ["3"])
     assert found.notices == []
@@ -170,19 +168,19 @@ def numbered(n: int) -> dict[str, tuple[str, dict[str, int]]]:
 
 def test_half_of_a_large_dev_becomes_test_where_there_is_none():
     given = collection(dev=numbered(HALVE_DEV_FROM))
-    found = find_sources(given, tools())
+    found = sources_of(given)
     assert found.dev | found.test == given.queries
     assert not set(found.dev) & set(found.test)
     assert found.dev_qrels | found.test_qrels == given.qrels["dev"]
     assert 20 <= len(found.test) <= 40
     assert any(f"{len(found.test)} of the dev queries" in notice for notice in found.notices)
-    assert find_sources(given, tools()) == found
+    assert sources_of(given) == found
 
 
 def test_a_smaller_dev_and_one_beside_a_test_stay_whole():
-    assert find_sources(collection(dev=numbered(HALVE_DEV_FROM - 1)), tools()).test == {}
+    assert sources_of(collection(dev=numbered(HALVE_DEV_FROM - 1))).test == {}
     both = collection(dev=numbered(HALVE_DEV_FROM), test={"t": ("charlie", {"d0": 1})})
-    assert len(find_sources(both, tools()).dev) == HALVE_DEV_FROM
+    assert len(sources_of(both).dev) == HALVE_DEV_FROM
 
 
 ASKED = [
@@ -203,9 +201,13 @@ def documents(n: int = 120) -> Collection:
     )
 
 
-def with_stages(given: Collection, folder, **more) -> Tools:
-    found = [BM25().index(given.corpus)]
-    return Tools(Stages(folder, lambda line: None), FakeEmbedder(), found, given.corpus, questions=0, **more)
+def indexed(given: Collection, folder, duplicates=None) -> Chunks:
+    dense = Dense(FakeEmbedder(), folder / "lancedb").index(given.corpus)
+    return Chunks(given.corpus, {}, dense, BM25().index(given.corpus), duplicates or {})
+
+
+def questions_of(given: Collection, folder) -> list[Question]:
+    return make_questions(given, indexed(given, folder), Stages(folder, lambda line: None), 0).questions
 
 
 def test_test_queries_that_are_added_later_are_kept_out_of_the_training_by_the_gates(tmp_path, monkeypatch):
@@ -213,27 +215,26 @@ def test_test_queries_that_are_added_later_are_kept_out_of_the_training_by_the_g
     given = Collection("own", {f"d{i}": f"{word} thing" for i, word in enumerate(TEN.split()[:6])})
     questions = [Question(f"g{i}", f"{word}?", "keyword", f"d{i}") for i, word in enumerate(TEN.split()[:6])]
     ship(monkeypatch, questions)
-    assert len(make_questions(given, with_stages(given, tmp_path)).questions) == 6
+    assert len(questions_of(given, tmp_path)) == 6
     later = replace(given, queries={"t": "the CANDLE"}, qrels={"test": {"t": {"d2": 1}}})
-    kept = make_questions(later, with_stages(later, tmp_path)).questions  # the same folder of stages
+    kept = questions_of(later, tmp_path)  # the same folder of stages
     assert [q.id for q in kept] == ["g0", "g1", "g3", "g4", "g5"]
 
 
-def test_no_opening_of_a_held_out_passage_nor_of_its_twin_is_trained_on(tmp_path, monkeypatch):
+def test_no_heading_of_a_held_out_passage_nor_of_its_twin_is_trained_on(tmp_path, monkeypatch):
     given = documents()
     ship(monkeypatch, ASKED)
     twins = {"d3": "d3", "d4": "d3"}
-    used = with_stages(given, tmp_path, duplicates=twins)
-    found = find_sources(given, used)
+    chunks = indexed(given, tmp_path, twins)
+    found = find_sources(Data(given), chunks, Stages(tmp_path, lambda line: None), 0)
     held = {d for docs in (*found.dev_qrels.values(), *found.test_qrels.values()) for d in docs}
     assert len(held) > 20
     assert held <= found.held_passages
     assert len({"d3", "d4"} & found.held_passages) != 1
-    bench = Bench(given, given.corpus, {}, used.stages)
-    options, bodies = training_options(bench, found, FakeEmbedder())
-    trained = {d.removesuffix(BODY) for _, positives in options.values() for docs in positives.values() for d in docs}
-    assert "made questions and headings" in options
-    assert len(bodies) > 20
+    options = training_options(chunks, found, FakeEmbedder())
+    trained = {d.removesuffix(HEADLESS) for o in options for docs in o.positives.values() for d in docs}
+    assert [option.name for option in options] == ["made questions", "made questions and headings"]
+    assert len(options[-1].headless) > 20
     assert not trained & found.held_passages
 
 
@@ -250,7 +251,7 @@ def test_what_is_held_out_is_not_among_the_made_questions(monkeypatch):
         Question("g4", "lost parcel", "problem", "c"),
     ]
     ship(monkeypatch, questions)
-    found = find_sources(given, tools({"a": "a", "a2": "a"}))
+    found = sources_of(given, {"a": "a", "a2": "a"})
     assert found.made == ({"g4": "lost parcel"}, {"g4": {"c": 1}})
     assert "Left out of the made queries, since they repeat one that is held out: 2." in found.notices
     assert found.queries == {"1": "ship abroad"}

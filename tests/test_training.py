@@ -11,7 +11,7 @@ from fakes import random_texts
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
 from helpers.collection.collection import Collection
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
 from helpers.evaluation.measures import per_query
 from helpers.labels.questions import Question
@@ -144,10 +144,10 @@ def test_without_a_dev_split_a_part_on_other_queries_and_passages_chooses(splits
     assert len(data.queries) + len(data.dev) == len(everything)
     assert len(data.dev) == len(everything) // 4
     assert (data.queries.keys(), data.dev.keys()) == (data.positives.keys(), data.dev_qrels.keys())
-    assert not {same(text) for text in data.queries.values()} & {same(text) for text in data.dev.values()}
+    assert not {normalise(text) for text in data.queries.values()} & {normalise(text) for text in data.dev.values()}
 
     def passages(qrels):
-        return {same(PASSAGES[d]) for docs in qrels.values() for d, grade in docs.items() if grade > 0}
+        return {normalise(PASSAGES[d]) for docs in qrels.values() for d, grade in docs.items() if grade > 0}
 
     assert not passages(data.positives) & passages(data.dev_qrels)
     assert f"Training on {len(data.queries)} of 40 synthetic questions" in data.source

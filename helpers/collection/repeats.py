@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from helpers.collection.text import same, tokenize
+from helpers.collection.text import normalise, tokenize
 
 DUPLICATE_COSINE, DUPLICATE_WORDS = 0.95, 0.80  # near-duplicates reach both
 _BLOCK = 500  # passages compared with all others at a time: 40 MB of cosines at 20,000 passages
@@ -46,10 +46,10 @@ class Repeats:
     def __init__(self, held: Iterable[str]):
         texts = list(held)
         self.shared = SharedWords(texts)
-        self.exact = {same(text).lower() for text in texts}
+        self.exact = {normalise(text).lower() for text in texts}
 
     def __call__(self, text: str) -> bool:
-        return same(text).lower() in self.exact or bool((self.shared(text) >= TOO_ALIKE).any())
+        return normalise(text).lower() in self.exact or bool((self.shared(text) >= TOO_ALIKE).any())
 
 
 def near_duplicates(corpus: Mapping[str, str], vectors: np.ndarray) -> dict[str, str]:

@@ -30,7 +30,7 @@ def tokenize(text: str) -> list[str]:
     return _STEM.stemWords([w for w in _WORD.findall(text.lower()) if w not in STOPWORDS_EN])
 
 
-def same(text: str) -> str:
+def normalise(text: str) -> str:
     """The text with every run of white space as one blank; texts that agree in this count as the same everywhere."""
     return " ".join(text.split())
 

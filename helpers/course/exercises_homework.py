@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 
 from helpers.collection.chunking import METHODS
 from helpers.collection.collection import Collection
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.course.exercises import mark, require
 from helpers.course.figures import rates
+from helpers.evaluation.comparing import p_value
 from helpers.evaluation.measures import Qrels, with_interval
 from helpers.evaluation.plots import scores_with_intervals
-from helpers.homework.deciding import p_value
 from helpers.training.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
 from helpers.training.triplets import Triplet, shortfall
 
@@ -92,14 +92,14 @@ def check_11_evaluation_set(answer: Any, collection: Collection, trained_on: Map
     is_pair = isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)
     require(is_pair, "the answer is a pair of dicts, (queries, qrels).")
     queries, qrels = answer
-    seen = {same(text) for text in trained_on.values()}
+    seen = {normalise(text) for text in trained_on.values()}
     right = {q: [d for d, grade in docs.items() if grade > 0] for q, docs in qrels.items()}
     require(set(queries) == set(qrels), "queries and qrels have different ids.")
     require(len(qrels) >= FEWEST_QUERIES, f"{len(qrels)} queries are too few, at least {FEWEST_QUERIES}.")
     require(all(right.values()), "a query has no right passage: it cannot tell one system from another.")
     known = all(d in collection.corpus for docs in right.values() for d in docs)
     require(known, "a right passage is not in the collection.")
-    unseen = all(same(text) not in seen for text in queries.values())
+    unseen = all(normalise(text) not in seen for text in queries.values())
     require(unseen, "a query is trained on as well: take it out of one of the two.")
     return f"{len(qrels)} queries with {sum(map(len, right.values()))} right passages."
 
@@ -233,7 +233,7 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> str:
 @_task("11.9")
 def check_11_enough(answer: Any, queries: Mapping[str, str]) -> str:
     """ "collect", "adapter" or "encoder", by the number of different texts among the training queries."""
-    n = len({same(text) for text in queries.values()})
+    n = len({normalise(text) for text in queries.values()})
     right = "collect" if n < COLLECT_BELOW else "adapter" if n < LIGHT_BELOW else "encoder"
     require(answer == right, f"with {n:,} different queries it is not {answer!r}: see helpers/training/splits.py.")
     return (

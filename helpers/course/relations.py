@@ -10,7 +10,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from helpers.collection.collection import Collection
-from helpers.evaluation.measures import Qrels, interval, per_query, randomisation_test
+from helpers.evaluation.comparing import compared
+from helpers.evaluation.measures import Qrels, per_query
 from helpers.models.embed import encode, unit
 from helpers.retrieval.first_stages import Run, top_k
 from helpers.store.files import WorkbookError, fingerprint
@@ -61,9 +62,10 @@ def right_neighbours(relation: Qrels, run: Run, k: int = 5) -> pd.Series:
 
 def difference(first: pd.Series, second: pd.Series) -> dict[str, float]:
     """Mean of second − first over the items of both, its 95 % interval, and p of a paired randomisation test."""
-    gain = (second - first).dropna().to_numpy()
-    low, high = interval(gain)
-    return {"difference": float(gain.mean()), "low": low, "high": high, "p": randomisation_test(gain)}
+    second, first = second.align(first)
+    both = first.notna() & second.notna()
+    found = compared("second", second[both], "first", first[both])
+    return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
 
 
 class DevRelation(BaseEvaluator):

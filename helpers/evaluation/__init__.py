@@ -1,9 +1,9 @@
 """Measures, intervals and paired tests; choosing on dev; the scoreboard, its figures and the report."""
 
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
+from helpers.evaluation.comparing import compare
 from helpers.evaluation.measures import (
     choose_weight,
-    compare,
     evaluate,
     first_pool,
     holm,

@@ -1,9 +1,9 @@
-"""Scores of a run, and whether the difference between two runs is real."""
+"""Scores of a run with their intervals, tests of significance, weights chosen on dev, and the scoreboard."""
 
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ir_measures
@@ -26,6 +26,7 @@ MEASURES = {
     "judged@10": Judged @ 10,
 }
 RESAMPLES = 9_999
+WEIGHTS = tuple(i / 10 for i in range(11))  # of a fusion
 COLUMNS = [
     "system",
     "notebook",
@@ -143,47 +144,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def compare(qrels: Qrels, baseline: Run, systems: Mapping[str, Run], measure: str = "ndcg@10") -> pd.DataFrame:
-    """Each system against one baseline on the same queries, one row per system.
-
-    Columns: ``mean``; ``difference`` to the baseline with its 95 % bootstrap interval ``low``, ``high``; ``p`` of a
-    paired randomisation test, Holm-corrected over the systems; the numbers of queries ``won``, ``tied`` and ``lost``.
-    """
-    base = per_query(qrels, baseline)[measure]
-    rows = []
-    for name, run in systems.items():
-        scores = per_query(qrels, run)[measure]
-        difference = (scores - base).to_numpy()
-        low, high = interval(difference)
-        won, lost = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
-        rows.append(
-            (
-                name,
-                scores.mean(),
-                difference.mean(),
-                low,
-                high,
-                randomisation_test(difference),
-                won,
-                len(difference) - won - lost,
-                lost,
-            )
-        )
-    table = pd.DataFrame(
-        rows, columns=["system", "mean", "difference", "low", "high", "p", "won", "tied", "lost"]
-    ).set_index("system")
-    table["p"] = holm(table["p"].tolist())
-    return table
-
-
-def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10") -> tuple[float, dict[float, float]]:
-    """The fusion weight of ``second``, from 0 to 1 in tenths, with the best mean on these (dev) judgments.
+def best_weight(
+    qrels: Qrels, run_by: Callable[[float], Run], measure: str = "ndcg@10"
+) -> tuple[float, dict[float, float]]:
+    """The weight, from 0 to 1 in tenths, whose run ``run_by(weight)`` has the best mean on these (dev) judgments.
 
     Returns the weight and the mean of every weight; of equal ones the one nearest to a half is taken.
     """
-    means = {w: float(per_query(qrels, fuse(first, second, w))[measure].mean()) for w in (i / 10 for i in range(11))}
+    means = {w: float(per_query(qrels, run_by(w))[measure].mean()) for w in WEIGHTS}
     best = max(means, key=lambda w: (round(means[w], 6), -abs(w - 0.5)))
     return best, means
+
+
+def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10") -> tuple[float, dict[float, float]]:
+    """``best_weight`` of ``second`` in a fusion with ``first``."""
+    return best_weight(qrels, lambda weight: fuse(first, second, weight), measure)
 
 
 def latency(retriever: Retriever, queries: Mapping[str, str], n: int = 30) -> float:

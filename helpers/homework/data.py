@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import pandas as pd
 
 from helpers.collection.collection import Collection, carve_splits, open_collection, own_name
 from helpers.collection.readers import find, kind_of, read_jsonl, read_text, read_texts
-from helpers.collection.text import same
+from helpers.collection.text import normalise
+from helpers.homework.to_judge import read_judged
 from helpers.labels.clicks import SHUFFLED, click_rates, estimate_examination, inverse_propensity, labels_from_clicks
 from helpers.labels.log_files import import_log, import_rows
 from helpers.labels.search_log import SearchLog
@@ -49,10 +50,10 @@ def log_columns(path: Path) -> dict[str, str] | None:
     else:
         names = list(dict.fromkeys(name for _, row in read_jsonl(path) for name in row))
     by_lower = {str(name).lower(): name for name in names}
-    found = {
+    named = {
         ours: next((by_lower[n] for n in theirs.split() if n in by_lower), None) for ours, theirs in COLUMNS.items()
     }
-    columns = {ours: theirs for ours, theirs in found.items() if theirs is not None}
+    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
     if not {"results", "cited"} & set(columns) and {"text", "passage", "content", "body", "answer"} & set(by_lower):
         return None  # passages, with a column that counts their clicks
     return columns if "query" in columns and {"results", "clicked", "cited"} & set(columns) else None
@@ -139,7 +140,7 @@ def log_labels(log: SearchLog) -> LogLabels:
     notebook 04; else they are raw, and favour the system that was logged.
     """
     searches, events = log.searches(), log.events()
-    texts = {query: f"log-{fingerprint(same(query))[:12]}" for query in searches["query"]}
+    texts = {query: f"log-{fingerprint(normalise(query))[:12]}" for query in searches["query"]}
     labels: dict[str, dict[str, int]] = {}
     used: set[str] = set()
     corrected = False
@@ -167,13 +168,13 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     The labels go into the train split, or are divided into splits where the collection has none; those on passages that
     it does not have are left out. Raises WorkbookError when these are more than ``MOST_LABELS_LOST`` of all.
     """
-    said = log_labels(log)
-    queries, labels = said.queries, said.labels
+    from_log = log_labels(log)
+    queries, labels = from_log.queries, from_log.labels
     judged = {q for part in collection.qrels.values() for q in part}
-    known = {same(collection.queries[q]) for q in judged}
+    known = {normalise(collection.queries[q]) for q in judged}
     # queries of the collection that are not judged yet
-    ids = {same(text): q for q, text in collection.queries.items() if q not in judged}
-    named = {q: ids.get(same(text), q) for q, text in queries.items() if same(text) not in known}
+    ids = {normalise(text): q for q, text in collection.queries.items() if q not in judged}
+    named = {q: ids.get(normalise(text), q) for q, text in queries.items() if normalise(text) not in known}
     queries = {named[q]: text for q, text in queries.items() if q in named}
     pairs = [(named[q], d, g) for q, docs in labels.items() if q in named for d, g in docs.items()]
     kept: dict[str, dict[str, int]] = {}
@@ -192,8 +193,8 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
         )
     if lost:
         notices.append(f"{lost} clicked or cited passages of the log are not in the collection and were left out.")
-    clicked = frozenset(named[q] for q in said.clicked if q in named) & set(kept)
-    if clicked and not said.corrected:
+    clicked = frozenset(named[q] for q in from_log.clicked if q in named) & set(kept)
+    if clicked and not from_log.corrected:
         notices.append(
             f"The labels of {len(clicked):,} queries are clicks, and no search was shown in random order, "
             "so they could not be corrected for the rank at which a passage stood (notebook 04)."
@@ -214,7 +215,7 @@ def _with_log(collection: Collection, log: SearchLog, path: Path) -> Collection:
     return replace(collection, queries=collection.queries | queries, qrels=qrels, clicked=clicked, notices=notices)
 
 
-def _found(given: str | Path) -> Path:
+def _existing(given: str | Path) -> Path:
     """The path as it is given or, where nothing is there, seen from the workbook's folder.
 
     Notebooks run in the folder ``notebooks`` below it.
@@ -236,7 +237,7 @@ def open_own(
     Raises WorkbookError, in one sentence, when there are no passages or ``log`` is no search log.
     """
     name_or_path, log = name_or_path or os.environ.get("COLLECTION"), log or os.environ.get("LOG")
-    path = _found(name_or_path) if name_or_path else None
+    path = _existing(name_or_path) if name_or_path else None
     columns = log_columns(path) if path is not None else None
     if path is not None and columns:
         name = own_name(path)
@@ -254,7 +255,7 @@ def open_own(
     collection = open_collection(name_or_path)
     if not log:
         return collection, None
-    log = _found(log)
+    log = _existing(log)
     columns = log_columns(log)
     if not columns:
         raise WorkbookError(
@@ -263,3 +264,32 @@ def open_own(
         )
     opened, _ = _read_log(log, columns, collection.build / "homework")
     return _with_log(collection, opened, log), opened
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a person has: a collection, perhaps a search log, and grades that were put into to_judge.csv.
+
+    log : None where there is none
+    graded : number of grades that were new in to_judge.csv; they are in reviews.jsonl now
+    """
+
+    collection: Collection
+    log: SearchLog | None = None
+    graded: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the homework keeps what it has made of the collection."""
+        return self.collection.build / "homework"
+
+
+def open_data(name_or_path: str | Path | None, log: str | Path | None, say: Callable[[str], None]) -> Data:
+    """Open the collection and the log as ``open_own`` does, and take over the grades of to_judge.csv.
+
+    Raises WorkbookError, in one sentence, when something is wrong with one of the three.
+    """
+    collection, searches = open_own(name_or_path, log)
+    say(str(collection))
+    data = Data(collection, searches)
+    return replace(data, graded=read_judged(collection, data.folder / "to_judge.csv"))

@@ -1,55 +1,22 @@
-"""From scores to a decision: what dev picks, what test says about it, and what more data may bring."""
+"""From scores to a decision: five verdicts with their evidence, the system to use, and one sentence."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from helpers.evaluation.measures import holm, interval, randomisation_test
+from helpers.evaluation.comparing import Comparison, compared, corrected
+from helpers.homework.scores import WORTH, Scores
+from helpers.homework.sources import Sources
+from helpers.homework.systems import System
+from helpers.homework.tuning import Tuned
 from helpers.training.splits import COLLECT_BELOW
 
 VERDICTS = ("do nothing", "switch on hybrid", "tune the encoder", "add a reranker", "collect more data first")
-SURE = 0.05  # a p-value below it, and an interval above 0, count as proof
-WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
 POOLED = 0.9  # share of a first ten that is judged; from here on, the system was in the pool that was judged
 LOPSIDED = 0.2  # a system with so much less of its first ten judged than another was not in the pool
-FEW_DEV = 30  # dev queries below which fusion weights are not chosen but stay at a half
-
-
-def p_value(p: float) -> str:
-    """A p-value as it is written in a sentence: "p = 0.012", or "p < 0.001"."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-class Comparison(NamedTuple):
-    """One system against another on the same queries, by nDCG@10.
-
-    difference, low, high : mean of system − baseline, and its 95 % interval
-    p : of a randomisation test;  won, lost, n : queries that the system does better, does worse, and all
-    """
-
-    system: str
-    baseline: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    won: int
-    lost: int
-    n: int
-
-    @property
-    def proven(self) -> bool:
-        """Better by more than luck: the interval lies above 0 and p is below 0.05."""
-        return self.low > 0 and self.p < SURE
-
-    def __str__(self) -> str:
-        span = f"[{self.low:+.3f}, {self.high:+.3f}]" if self.low == self.low else "[no interval]"
-        return (
-            f"{self.system} against {self.baseline}: {self.difference:+.3f} nDCG@10 {span}, {p_value(self.p)}, "
-            f"won {self.won}, lost {self.lost} of {self.n} queries"
-        )
 
 
 class Verdict(NamedTuple):
@@ -60,70 +27,18 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-def simplest(scores: Mapping[str, Sequence[float]]) -> str:
-    """The first system whose mean is within one standard error of the best mean.
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
 
-    ``scores`` are {system: score of each dev query}, cheapest first. The standard error is that of the paired
-    difference to the best, so fewer queries make for a simpler choice. The one-standard-error rule is from Breiman,
-    Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
+    verdicts : all of VERDICTS;  chosen : the system to use;  headline : the decision in one sentence
+    cautions : what to have in mind with the scores of the chosen system
     """
-    names = list(scores)
-    values = {name: np.asarray(scores[name], dtype=float) for name in names}
-    if len(values[names[0]]) < 2:
-        return names[0]
-    best = max(names, key=lambda name: round(float(values[name].mean()), 9))  # of equal ones the first
-    for name in names:
-        short = values[best] - values[name]
-        if short.mean() <= short.std(ddof=1) / np.sqrt(len(short)) + 1e-12:
-            return name
-    return best
 
-
-def nominee(scores: Mapping[str, Sequence[float]]) -> str:
-    """The system that test shall compare with the present one; the present one itself if there is none.
-
-    ``scores`` are {system: score of each dev query}, cheapest first; the first is the present system. The nominee is
-    the ``simplest``. If that is the present one, it is the best on dev, provided that this is better by ``WORTH``: too
-    few dev queries are no proof that nothing is better, and test has to prove it in any case.
-    """
-    present, pick = next(iter(scores)), simplest(scores)
-    if pick != present or not scores[present]:
-        return pick
-    means = {name: float(np.mean(values)) for name, values in scores.items()}
-    best = max(means, key=lambda name: round(means[name], 9))
-    return best if means[best] - means[present] >= WORTH else present
-
-
-def compared(pairs: Sequence[tuple[str, str]], scores: Mapping[str, Sequence[float]]) -> list[Comparison]:
-    """Compare each (system, baseline) by their scores of each test query; p-values are Holm-corrected over all."""
-    found = []
-    for system, baseline in pairs:
-        difference = np.asarray(scores[system], dtype=float) - np.asarray(scores[baseline], dtype=float)
-        low, high = interval(difference.tolist())
-        won, lost = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
-        mean = float(difference.mean())
-        p = randomisation_test(difference.tolist())
-        found.append(Comparison(system, baseline, mean, low, high, p, won, lost, len(difference)))
-    corrected = holm([c.p for c in found])
-    return [c._replace(p=p) for c, p in zip(found, corrected, strict=True)]
-
-
-def expected_gain(points: Mapping[int, Sequence[float]], seed: int = 0) -> dict[str, float] | None:
-    """What twice the data may bring on dev, {"gain", "low", "high"} in nDCG@10; None with fewer than two sizes.
-
-    It is the slope of the mean over log2(number of queries), by least squares. ``points`` are {number of training
-    queries: score of each dev query, in one order}. ``low`` and ``high`` are the 95 % bootstrap interval over dev
-    queries; how much a training differs from seed to seed is not in it.
-    """
-    sizes = sorted(points)
-    if len(sizes) < 2 or len(points[sizes[0]]) < 2:
-        return None
-    x = np.log2(sizes)
-    x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    table = np.array([points[size] for size in sizes], dtype=float)  # sizes × queries
-    slopes = x @ table  # of each query; their mean is the slope of the means
-    low, high = interval(slopes.tolist(), seed)
-    return {"gain": float(slopes.mean()), "low": low, "high": high}
+    verdicts: Sequence[Verdict]
+    chosen: System
+    headline: str
+    cautions: Sequence[str] = ()
 
 
 def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str, Sequence[float]]) -> list[Comparison]:
@@ -132,8 +47,8 @@ def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str
     Nothing is chosen by it: it says that the queries of dev are not like those of test.
     """
     below = [s for s in test if s != chosen and dev.get(s) and np.mean(dev[s]) < np.mean(dev[chosen])]
-    found = compared([(system, chosen) for system in below], test) if below else []
-    return sorted((c for c in found if c.proven and c.difference >= WORTH), key=lambda c: -c.difference)
+    family = corrected([compared(system, test[system], chosen, test[chosen]) for system in below])
+    return sorted((c for c in family if c.proven and c.difference >= WORTH), key=lambda c: -c.difference)
 
 
 def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
@@ -158,79 +73,71 @@ def _lopsided(judged: Mapping[str, float], one: str, other: str) -> bool:
     return judged.get(one, 0.0) >= POOLED and judged.get(other, 1.0) < judged[one] - LOPSIDED
 
 
-def decide(facts: Mapping[str, Any]) -> tuple[list[Verdict], str]:
-    """(the five verdicts with their evidence, the system to use).
-
-    ``facts`` has these keys:
-
-    base, untrained, tuned : the present system; what dev picked without and with training (``tuned`` may be None)
-    comparisons : {"hybrid" | "tuned" | "tuned against base" | "rerank <first stage>": Comparison on test}, if made
-    train : number of training queries
-    judged, clicks : whether people or a trusted judge made the test judgments; whether most of them are clicks
-    on_test, on_dev : whether there is a test split; whether there are dev queries
-    gain, untuned : what ``expected_gain`` gave, or None; why nothing was tuned
-    dev_scores, test_scores : {system: score of each query}, for ``surprises``
-    seen : {system: share of its first ten on test that is judged}
-    test_only : number of judged test queries of a collection that has no train split
-    """
-    comparisons: Mapping[str, Comparison] = facts["comparisons"]
-    hybrid, tuned = comparisons.get("hybrid"), comparisons.get("tuned")
-    untrained = facts["untrained"] if hybrid is not None and hybrid.proven else facts["base"]
-    if untrained != facts["untrained"]:  # tuning then has to beat the present system
-        tuned = comparisons.get("tuned against base", tuned)
-    tune = tuned is not None and tuned.proven
-    first = facts["tuned"] if tune else untrained
-    rerank = comparisons.get(f"rerank {first}")
-    add = rerank is not None and rerank.proven
-    chosen = rerank.system if rerank is not None and add else first
-    switch = first != facts["base"] and not tune
-    nothing = chosen == facts["base"]
-    against = surprises(chosen, facts.get("dev_scores", {}), facts.get("test_scores", {}))
-    more = _more_data(facts, nothing, against)
-
+def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
+    """What the scores say: a costlier system is chosen only where it is better on the final split by more than luck."""
+    base = scores.base
+    if scores.final is None:
+        reason = (
+            "No query is judged and no question could be made: write queries.jsonl and qrels for 50 real questions."
+        )
+        verdicts = [Verdict(v, v == VERDICTS[4], reason) for v in VERDICTS]
+        return Decision(verdicts, base, in_one_sentence(verdicts, base))
+    hybrid, tuning = scores.comparison(scores.untrained, base), scores.comparison(scores.tuned, scores.untrained)
+    untrained = scores.untrained if hybrid is not None and hybrid.proven else base
+    if untrained is not scores.untrained:  # tuning then has to beat the present system
+        tuning = scores.comparison(scores.tuned, base)
+    tune = tuning is not None and tuning.proven
+    first = scores.tuned if scores.tuned and tune else untrained
+    reranked = scores.reranked.get(first)
+    reranking = scores.comparison(reranked, first)
+    add = reranking is not None and reranking.proven
+    chosen = reranked if reranked and add else first
+    switch = first is not base and not tune
+    nothing = chosen is base
+    against = surprises(chosen.name, scores.dev, scores.on_final) if scores.final == "test" else []
+    more = _more_data(scores, tuned, sources, nothing, against)
+    untuned = "on dev nothing tuned is better" if tuned.plan.size else tuned.plan.why
+    stays = "there are no dev queries to choose by"
+    if sources.dev:
+        stays = f"on dev neither BM25 nor the hybrid beats {base.name} by {WORTH} nDCG@10"
+    why = f"{chosen.name} is better than the present system, taken to be {base.name}."
+    if nothing:
+        why = f"nothing that was tried beats {base.name} by more than luck."
     verdicts = [
-        Verdict("switch on hybrid", switch, _said(hybrid, _stays(facts))),
-        Verdict("tune the encoder", tune, _said(tuned, facts.get("untuned") or "on dev nothing tuned is better")),
-        Verdict("add a reranker", add, _said(rerank, f"dev gives it no weight beside {first}")),
+        Verdict("do nothing", nothing and not more, why),
+        Verdict("switch on hybrid", switch, f"{hybrid or stays}."),
+        Verdict("tune the encoder", tune, f"{tuning or untuned}."),
+        Verdict("add a reranker", add, f"{reranking or f'dev gives it no weight beside {first.name}'}."),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
-    why = f"nothing that was tried beats {facts['base']} by more than luck."
-    why = why if nothing else f"{chosen} is better than the present system, taken to be {facts['base']}."
-    return [Verdict("do nothing", nothing and not more, why), *verdicts], chosen
+    cautions = unjudged(scores.judged, base.name, chosen.name)
+    return Decision(verdicts, chosen, in_one_sentence(verdicts, chosen, against), cautions)
 
 
-def _stays(facts: Mapping[str, Any]) -> str:
-    if not facts.get("on_dev", True):
-        return "there are no dev queries to choose by"
-    return f"on dev neither BM25 nor the hybrid beats {facts['base']} by {WORTH} nDCG@10"
-
-
-def _said(comparison: Comparison | None, instead: str) -> str:
-    return f"{comparison}." if comparison is not None else f"{instead}."
-
-
-def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Comparison]) -> list[str]:
+def _more_data(
+    scores: Scores, tuned: Tuned, sources: Sources, nothing: bool, against: Sequence[Comparison]
+) -> list[str]:
     """Reasons to collect data before anything else is done; none where the evidence is good enough to act on."""
     reasons = []
-    if facts.get("clicks"):
+    if sources.clicks:
         reasons.append(
             "The test labels are clicks, which follow the rank at which a passage stood, not judgments: "
             "the scores favour the system that was logged; judge 50 or more queries (to_judge.csv has some)."
         )
-    elif not facts["judged"]:
+    elif not sources.judged:
         reasons.append(
             "No test query was judged by a person or a trusted judge: the scores are a rehearsal; "
             "judge 50 or more real queries."
         )
-    elif not facts["on_test"]:
+    elif scores.final != "test":
         reasons.append("There is no test split: what chose was scored again, so the scores are too good.")
     if against:
-        best, seen = against[0], facts.get("seen", {})
-        if _lopsided(seen, best.system, best.baseline):
+        best, judged = against[0], scores.judged
+        if _lopsided(judged, best.system, best.baseline):
             reasons.append(
                 f"Dev and test disagree: on test, {best}; "
-                f"but {seen[best.system]:.0%} of the first ten of {best.system} are judged "
-                f"and {seen[best.baseline]:.0%} of {best.baseline}'s, "
+                f"but {judged[best.system]:.0%} of the first ten of {best.system} are judged "
+                f"and {judged[best.baseline]:.0%} of {best.baseline}'s, "
                 "so the judgments probably come from what it found. "
                 "Judge the first ten of every system, and run again."
             )
@@ -239,18 +146,19 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
                 f"Dev misled: on test, {best}. Judge more dev queries, of the kind that test has, and run again."
             )
     if nothing and not reasons:
-        widest = max((c.high for c in facts["comparisons"].values() if c.high == c.high), default=float("inf"))
+        widest = max((c.high for c in scores.comparisons if c.high == c.high), default=float("inf"))
         if widest > WIDE:
             span = f"up to {widest:+.3f}" if widest < float("inf") else "of any size"
             reasons.append(f"With so few test queries a gain {span} could have been missed: judge more queries.")
-        if facts["train"] < COLLECT_BELOW:
-            reasons.append(f"{facts['train']} queries to train on are too few: collect at least {COLLECT_BELOW}.")
-            if facts.get("test_only", 0) >= 3 * COLLECT_BELOW:
+        train = len(tuned.plan.data.positives)
+        if train < COLLECT_BELOW:
+            reasons.append(f"{train} queries to train on are too few: collect at least {COLLECT_BELOW}.")
+            if not sources.positives and sources.judged_test >= 3 * COLLECT_BELOW:
                 reasons.append(
-                    f"There are {facts['test_only']:,} judged test queries: "
+                    f"There are {sources.judged_test:,} judged test queries: "
                     "half of them in qrels/train.tsv would train."
                 )
-        gain = facts.get("gain")
+        gain = tuned.gain
         if gain and gain["low"] > 0 and gain["gain"] >= WORTH:
             reasons.append(
                 "The learning curve still rises: "
@@ -259,20 +167,22 @@ def _more_data(facts: Mapping[str, Any], nothing: bool, against: Sequence[Compar
     return reasons
 
 
-def headline(verdicts: Sequence[Verdict], chosen: str, against: Sequence[Comparison] = ()) -> str:
+def in_one_sentence(verdicts: Sequence[Verdict], chosen: System, against: Sequence[Comparison] = ()) -> str:
     """The decision in one sentence: what to collect comes first, then what to deploy.
 
     ``against`` are the ``surprises``; where there are any and data is to be collected, nothing to deploy is named.
     """
     yes = [v.name for v in verdicts if v.yes]
-    words = {"switch on hybrid": "search with BM25"} if chosen.startswith("BM25") else {}
-    if chosen.startswith("encoder + adapter"):
+    words = {"switch on hybrid": "search with BM25"} if chosen.lexical else {}
+    if chosen.matrix is not None and not chosen.tuned:
         words = {"tune the encoder": "tune the encoder by an adapter for its queries"}
     deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:4]]
     if "collect more data first" in yes:
-        after = f"; what was measured points to: {' and '.join(deploy)} ({chosen})" if deploy and not against else ""
+        after = (
+            f"; what was measured points to: {' and '.join(deploy)} ({chosen.name})" if deploy and not against else ""
+        )
         return f"Collect more data first{after}."
     if deploy:
         sentence = " and ".join(deploy)
-        return f"{sentence[0].upper()}{sentence[1:]}: use {chosen}."
-    return f"Do nothing: keep {chosen}."
+        return f"{sentence[0].upper()}{sentence[1:]}: use {chosen.name}."
+    return f"Do nothing: keep {chosen.name}."

@@ -1,7 +1,5 @@
-"""What the homework leaves behind: the chosen model in a folder, its costs, failures to look at, pairs to judge."""
+"""What the homework leaves behind: the chosen model in a folder, its costs, and failures to look at."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,18 +12,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router
 
 from helpers.collection.collection import Collection
-from helpers.collection.readers import read_text
 from helpers.evaluation.measures import Qrels, per_query
-from helpers.labels.review import Reviews
+from helpers.homework.systems import System
 from helpers.models.load import quiet_files
 from helpers.models.services import price
 from helpers.retrieval.first_stages import Run
 from helpers.store.files import WorkbookError, write_text
 
 API_MODEL = "text-embedding-3-small"
-MOST_FAILURES, MOST_TO_JUDGE = 10, 50
-SHOWN = 2000  # characters of a passage that a person sees; a cell of a spreadsheet has its limits
-JUDGE_COLUMNS = ("query", "doc", "text", "grade")
+MOST_FAILURES = 10
 
 
 def with_adapter(encoder: SentenceTransformer, matrix: np.ndarray) -> SentenceTransformer:
@@ -130,61 +125,28 @@ def failures(collection: Collection, queries: Mapping[str, str], qrels: Qrels, r
     return rows
 
 
-def write_to_judge(collection: Collection, file: Path, queries: Mapping[str, str], run: Run) -> int:
-    """Write a csv of pairs for a person to judge; returns the number of queries in it.
+def beside_the_model(system: System, cut: bool) -> str:
+    """What the system does beside comparing the model's vectors, in sentences; "" where that is all.
 
-    Its columns are query, doc, the beginning of the passage's text, and an empty grade. The next run reads the grades
-    0, 1 or 2 that were put in (``read_judged``). A file that has grades is left as it is, and 0 is returned.
+    ``cut`` says whether long passages were cut into chunks.
     """
-    if file.is_file() and any(row["grade"].strip() for row in _rows(file)):
-        return 0
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(JUDGE_COLUMNS)
-    for q, found in run.items():
-        for doc in found:
-            writer.writerow([queries[q], doc, collection.corpus[doc][:SHOWN], ""])
-    write_text(file, table.getvalue())
-    return len(run)
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
-    except csv.Error as error:
-        raise WorkbookError(f"{file} is no csv any more ({error}): remove it, and it is written anew.") from error
-    if any(set(JUDGE_COLUMNS) - set(row) or None in row.values() for row in rows):
-        raise WorkbookError(
-            f"{file} needs the columns {', '.join(JUDGE_COLUMNS)}: restore its first line, or remove the file."
+    sentences = []
+    first = system.first or system
+    if system.first:
+        two = system.retriever
+        sentences.append(
+            f"It puts the best {two.depth} passages in order by {two.reranker.name}, weighing {system.weight:.1f}, "
+            f"and the first stage, weighing {1 - system.weight:.1f} (helpers/retrieval/rerankers.py)."
         )
-    return rows
-
-
-def read_judged(collection: Collection, file: Path) -> int:
-    """Copy the grades that a person has put into the csv to ``reviews.jsonl``; returns the number of new ones.
-
-    Raises WorkbookError for a grade other than 0, 1 or 2, and for a passage that the collection does not have.
-    """
-    if not file.is_file():
-        return 0
-    reviews = Reviews(collection.build / "reviews.jsonl")
-    known = {(row.query, row.doc): row.grade for row in reviews.read().itertuples()}
-    new = 0
-    for number, row in enumerate(_rows(file), 2):
-        grade = row["grade"].strip()
-        if not grade:
-            continue
-        if grade not in ("0", "1", "2"):
-            raise WorkbookError(f"{file}, row {number}: {grade!r} is no grade: write 0, 1 or 2, or leave it empty.")
-        if row["doc"] not in collection.corpus:
-            raise WorkbookError(
-                f"{file}, row {number}: the collection has no passage {row['doc']!r}: "
-                "a spreadsheet may have changed the ids; keep them as text."
-            )
-        if known.get((row["query"], row["doc"])) != int(grade):
-            new += 1
-            if int(grade):
-                reviews.accept(row["query"], row["doc"], grade=int(grade))
-            else:
-                reviews.reject(row["query"], row["doc"])
-    return new
+    if first.words:
+        sentences.append(
+            f"It adds BM25, weighing {1 - first.weight:.1f}, to the vectors, weighing {first.weight:.1f} "
+            "(helpers/retrieval/first_stages.py, WeightedHybrid)."
+        )
+    if system.lexical and not system.first:
+        sentences.append("BM25 alone does the search; the model is here for comparison.")
+    if cut:
+        sentences.append(
+            "It cuts long passages into chunks, and a document ranks by its best one (helpers/collection/chunking.py)."
+        )
+    return " ".join(sentences)

@@ -14,35 +14,27 @@ import numpy as np
 import pandas as pd
 
 from helpers.collection.chunking import token_counts
-from helpers.collection.collection import Collection
 from helpers.evaluation.report import format_scoreboard
-from helpers.homework import deciding, handover
 from helpers.homework import report as homework_report
-from helpers.homework.bench import Bench
-from helpers.homework.data import open_own
-from helpers.homework.sources import (
-    JUDGED_DEPTH,
-    LLM_QUESTIONS,
-    Sources,
-    Tools,
-    find_sources,
-    measured_collection,
-    pooled,
-)
-from helpers.homework.steps import prepare, second_stages, tune
+from helpers.homework.chunks import Chunks, cut_passages
+from helpers.homework.data import Data, open_data
+from helpers.homework.deciding import Decision, decide
+from helpers.homework.handover import beside_the_model, costs, failures, hand_over
+from helpers.homework.scores import Scores, score_systems
+from helpers.homework.sources import JUDGED_DEPTH, LLM_QUESTIONS, Sources, find_sources, pooled
+from helpers.homework.systems import Systems, untrained_systems
+from helpers.homework.to_judge import MOST_TO_JUDGE, write_to_judge
+from helpers.homework.tuning import Tuned, tune_systems
 from helpers.labels.review import review_queue
 from helpers.labels.search_log import SearchLog
 from helpers.models.embed import LocalEmbedder
-from helpers.models.load import load_encoder
 from helpers.store.files import WorkbookError, exit_code, fingerprint, write_text
 from helpers.store.stages import Stages
 
-UNTRAINED = ("encoder", "BM25", "hybrid (weighted)")  # cheapest first; the encoder is the present system
-TUNED = ("encoder + adapter", "tuned encoder", "tuned encoder + adapter", "tuned hybrid (weighted)")
 QUEUE = 10  # queries of a search log that a person should look at first
 
 
-def run(
+def do_homework(
     name: str | Path | None = None,
     log: str | Path | None = None,
     questions: int = LLM_QUESTIONS,
@@ -61,121 +53,77 @@ def run(
     """
     if minutes is not None and not 0 <= minutes < float("inf"):
         raise WorkbookError(f"--minutes {minutes} is no time to train for: give a number from 0 (train nothing).")
-    collection, searches = open_own(name, log)
-    folder = collection.build / "homework"
-    stages = Stages(folder, say)
-    say(str(collection))
-    taken = handover.read_judged(collection, folder / "to_judge.csv")
-    bench, tools, notices, cost = prepare(collection, stages, questions)
-    if taken:
-        notices.append(f"{taken} grades of to_judge.csv were taken over.")
-    sources = find_sources(collection, tools)
-    bench.collection, bench.dev_made = measured_collection(collection, sources), sources.dev_made
-    for row in sources.rows:
-        say(f"          {row[1]:>6,} {row[0]} ({row[2]})")
-    final = "test" if sources.test else "dev" if sources.dev else None
-    if sources.dev:
-        bench.hybrid(bench.systems["BM25"], bench.systems["encoder"], "hybrid (weighted)")
-    tuned = tune(bench, sources, minutes)
-    say(f"          {'trained on: ' if tuned['size'] else ''}{tuned['why']}")
-    result: dict[str, Any] = {
-        "collection": collection.name,
-        "summary": str(bench.collection),
-        "notices": [*notices, *sources.notices],
-        "sources": sources.rows,
-        "final": final,
-        "judged": sources.judged,
-        "trained_on": tuned["why"],
-        "queue": _queue(searches),
-        "curve": tuned["curve"],
-        "gain": tuned["gain"],
-        "start": tuned.get("start"),
-        "training": {"queries": tuned["queries"], "size": tuned["size"], "seconds": tuned.get("seconds")},
+    data = open_data(name, log, say)
+    stages = Stages(data.folder, say)
+    chunks = cut_passages(data, stages)
+    sources = find_sources(data, chunks, stages, questions)
+    for what, n, origin in sources.rows:
+        say(f"          {n:>6,} {what} ({origin})")
+    systems = untrained_systems(chunks, sources, stages)
+    tuned = tune_systems(systems, sources, minutes)
+    say(f"          {'trained on: ' if tuned.plan.size else ''}{tuned.plan.why}")
+    scores = score_systems(systems, tuned, sources)
+    decision = decide(scores, tuned, sources)
+    ask_for_judgments(data, chunks, sources)
+    result = as_result(data, chunks, sources, systems, tuned, scores, decision)
+    keep_model(systems, decision, result)
+    plain = {
+        k: [v._asdict() for v in values] if k in ("verdicts", "comparisons") else values for k, values in result.items()
     }
-    if final:
-        _measure(bench, sources, tuned, final, result)
-    else:
-        reason = (
-            "No query is judged and no question could be made: write queries.jsonl and qrels for 50 real questions."
-        )
-        verdicts = [deciding.Verdict(v, v == deciding.VERDICTS[4], reason) for v in deciding.VERDICTS]
-        result |= {"verdicts": verdicts, "chosen": "encoder", "decision": deciding.headline(verdicts, "encoder")}
-        result |= {"comparisons": [], "failures": [], "weights": {}, "dev": {}}
-    _to_judge(bench, collection, sources, tools)
-    _finish(bench, sources, tuned, cost, result)
-    return result
+    write_text(data.folder / "result.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    return result | {"report": homework_report.write(sources.collection, result)}
 
 
-def _measure(bench: Bench, sources: Sources, tuned: dict, final: str, result: dict) -> None:
-    """Choose on dev, then fill ``result`` with the scoreboard's rows, the comparisons on test and the verdicts."""
-    if "hybrid (weighted)" not in bench.systems:
-        bench.hybrid(bench.systems["BM25"], bench.systems["encoder"], "hybrid (weighted)")
-    names = [name for name in (*UNTRAINED, *TUNED) if name in bench.systems]
-    dev = {name: bench.scores(bench.systems[name], "dev") for name in names}
-    untrained, tuned_pick = "hybrid (weighted)", None  # named before test is read, where dev cannot choose it
-    if sources.dev and not sources.dev_made:
-        untrained = deciding.nominee({name: dev[name] for name in UNTRAINED})
-    if sources.dev:
-        trained = {name: dev[name] for name in TUNED if name in dev}
-        best = deciding.simplest(trained) if trained else None
-        tuned_pick = best if best and np.mean(dev[best]) > np.mean(dev[UNTRAINED[0]]) else None
-    firsts = list(dict.fromkeys(name for name in (UNTRAINED[0], untrained, tuned_pick) if name))
-    second = second_stages(bench, firsts, tuned.get("model"))
-    names += [system for system, _ in second.values()]
-    scores = {name: bench.scores(bench.systems[name], final) for name in names}
-    seen: dict[str, float] = {}
-    for name in names:
-        if sources.dev:
-            dev[name] = bench.scores(bench.systems[name], "dev")
-            bench.put_on_scoreboard(bench.systems[name], "dev")
-        if final == "test":
-            seen[name] = bench.put_on_scoreboard(bench.systems[name], "test")["judged@10"]
-    bench.keep_rows(names)
-    pairs = {"hybrid": (untrained, UNTRAINED[0])} if untrained != UNTRAINED[0] else {}
-    if tuned_pick:
-        pairs["tuned"] = (tuned_pick, untrained)
-        if untrained != UNTRAINED[0]:
-            pairs["tuned against base"] = (tuned_pick, UNTRAINED[0])
-    pairs |= {f"rerank {first}": (system, first) for first, (system, _) in second.items()}
-    comparisons = dict(zip(pairs, deciding.compared(list(pairs.values()), scores), strict=True)) if pairs else {}
-    on_test = scores if final == "test" else {}
-    verdicts, chosen = deciding.decide(
-        {
-            "base": UNTRAINED[0],
-            "untrained": untrained,
-            "tuned": tuned_pick,
-            "comparisons": comparisons,
-            "train": tuned["queries"],
-            "judged": sources.judged,
-            "clicks": sources.clicks,
-            "on_test": final == "test",
-            "gain": tuned["gain"],
-            "untuned": None if tuned["size"] else tuned["why"],
-            "on_dev": bool(sources.dev),
-            "dev_scores": dev,
-            "test_scores": on_test,
-            "seen": seen,
-            "test_only": 0 if sources.positives else sources.judged_test,
+def ask_for_judgments(data: Data, chunks: Chunks, sources: Sources) -> None:
+    """Write pairs for a person to judge into to_judge.csv, for some queries that nobody has judged."""
+    drawn = sorted(sources.unjudged, key=lambda q: fingerprint("to judge", q))[:MOST_TO_JUDGE]
+    queries = {q: sources.unjudged[q] for q in drawn}
+    if queries:
+        pool = pooled(chunks.finders, queries, JUDGED_DEPTH)
+        write_to_judge(data.collection, data.folder / "to_judge.csv", queries, pool)
+
+
+def as_result(
+    data: Data, chunks: Chunks, sources: Sources, systems: Systems, tuned: Tuned, scores: Scores, decision: Decision
+) -> dict[str, Any]:
+    """What the report shows and result.json keeps: plain values, but for lists of ``Verdict`` and ``Comparison``."""
+    collection, chosen, plan = sources.collection, decision.chosen, tuned.plan
+    result = {
+        "collection": collection.name,
+        "summary": str(collection),
+        "notices": [*data.collection.notices, *chunks.notices, *sources.notices, *decision.cautions],
+        "sources": list(sources.rows),
+        "final": scores.final,
+        "judged": sources.judged,
+        "trained_on": plan.why,
+        "queue": _queue(data.log),
+        "curve": dict(tuned.curve),
+        "gain": tuned.gain,
+        "start": tuned.start,
+        "training": {"queries": len(plan.data.positives), "size": plan.size, "seconds": tuned.seconds},
+        "verdicts": list(decision.verdicts),
+        "chosen": chosen.name,
+        "decision": decision.headline,
+        "comparisons": list(scores.comparisons),
+        "failures": [],
+        "weights": {first.name: system.weight for first, system in scores.reranked.items()},
+        "dev": {name: float(np.mean(values)) for name, values in scores.dev.items() if values},
+    }
+    if scores.final:
+        split = "dev" if sources.dev else scores.final
+        runs = [systems.runs.of_documents(system, split) for system in (chosen, scores.base)]
+        result |= {
+            "picks": [scores.untrained.name, scores.tuned.name if scores.tuned else None],
+            "failures": failures(collection, *systems.runs.queries(split), *runs),
+            "failures_on": "synthetic dev" if split == "dev" and sources.dev_made else split,
+            "n": {"dev": len(sources.dev), "test": len(sources.test)},
         }
-    )
-    decision = deciding.headline(verdicts, chosen, deciding.surprises(chosen, dev, on_test))
-    result["notices"] += deciding.unjudged(seen, UNTRAINED[0], chosen)
-    shown = bench.systems[chosen]
-    queries, qrels = bench.queries("dev" if sources.dev else final)
-    split = "dev" if sources.dev else final
-    runs = bench.run(shown, split), bench.run(bench.systems[UNTRAINED[0]], split)
-    weights = {first: weight for first, (_, weight) in second.items()}
-    result |= {
-        "verdicts": verdicts,
-        "chosen": chosen,
-        "decision": decision,
-        "picks": [untrained, tuned_pick],
-        "comparisons": list(comparisons.values()),
-        "failures": handover.failures(bench.collection, queries, qrels, *runs),
-        "failures_on": "synthetic dev" if split == "dev" and sources.dev_made else split,
-        "weights": weights,
-        "dev": {name: float(np.mean(values)) for name, values in dev.items() if values},
-        "n": {"dev": len(sources.dev), "test": len(sources.test)},
+    asked = list((sources.test or sources.dev or collection.queries).values())[:100]
+    tokens = float(np.mean(token_counts(asked, systems.encoder.encoder))) if asked else 20.0
+    return result | {
+        "cost": costs(len(chunks.texts), chunks.tokens, tokens, chunks.encode_seconds),
+        "beside": beside_the_model(chosen, cut=bool(chunks.parents)),
+        "enough": tuned.enough,
     }
 
 
@@ -187,70 +135,13 @@ def _queue(log: SearchLog | None) -> list[dict]:
     return queue[["query", "searches", "why"]].to_dict("records")
 
 
-def _to_judge(bench: Bench, collection: Collection, sources: Sources, tools: Tools) -> None:
-    """Write pairs for a person to judge, for some queries that nobody has judged; those with clicks are among them.
-
-    ``collection`` is as it was opened, before splits were made.
-    """
-    judged = {q for part in collection.qrels.values() for q in part} | {*sources.queries, *sources.dev, *sources.test}
-    judged -= collection.clicked
-    rest = sorted(set(collection.queries) - judged, key=lambda q: fingerprint("to judge", q))
-    unjudged = {q: collection.queries[q] for q in rest[: handover.MOST_TO_JUDGE]}
-    if unjudged:
-        run = pooled(tools.retrievers, unjudged, JUDGED_DEPTH)
-        handover.write_to_judge(collection, bench.stages.folder / "to_judge.csv", unjudged, run)
-
-
-def _finish(bench: Bench, sources: Sources, tuned: dict, cost: dict, result: dict) -> None:
-    """Write the chosen model's folder, result.json and the report, and add the costs to ``result``."""
-    collection, chosen = bench.collection, result["chosen"]
-    encoder = tuned["model"] if chosen.startswith("tuned") else load_encoder()
-    matrix = next(
-        (m for name, m in tuned["matrices"].items() if chosen == name or chosen.startswith(f"{name} + ")), None
-    )
-    system = bench.systems[chosen]
-    part = system.retriever
-    beside = []
-    depth = getattr(part, "depth", None)
-    if depth is not None:
-        beside.append(
-            f"It puts the best {depth} passages in order by {part.reranker.name}, weighing {part.weight:.1f}, "
-            f"and the first stage, weighing {1 - part.weight:.1f} (helpers/retrieval/rerankers.py)."
-        )
-        part = part.first
-    if hasattr(part, "weight"):
-        beside.append(
-            f"It adds BM25, weighing {1 - part.weight:.1f}, to the vectors, weighing {part.weight:.1f} "
-            "(helpers/retrieval/first_stages.py, WeightedHybrid)."
-        )
-    if chosen == "BM25":
-        beside.append("BM25 alone does the search; the model is here for comparison.")
-    if len(bench.pieces) > len(collection.corpus):
-        beside.append(
-            "It cuts long passages into chunks, and a document ranks by its best one (helpers/collection/chunking.py)."
-        )
-    about = {
-        "system": chosen,
-        "decision": result["decision"],
-        "beside": " ".join(beside),
-        "collection": collection.name,
-    }
-    handover.hand_over(
-        collection.build / "chosen",
-        encoder,
-        matrix,
-        about | {"key": fingerprint(system.key, about, LocalEmbedder(encoder).key)},
-    )
-    queries = sources.test or sources.dev or dict(list(collection.queries.items())[:100])
-    per_query = float(np.mean(token_counts(list(queries.values())[:100], encoder))) if queries else 20.0
-    result["cost"] = handover.costs(len(bench.pieces), cost["tokens"], per_query, cost["seconds"])
-    result["beside"] = about["beside"]
-    result["enough"] = tuned.get("enough", "")
-    plain = {
-        k: [v._asdict() for v in values] if k in ("verdicts", "comparisons") else values for k, values in result.items()
-    }
-    write_text(bench.stages.folder / "result.json", json.dumps(plain, indent=1, ensure_ascii=False))
-    result["report"] = homework_report.write(collection, result)
+def keep_model(systems: Systems, decision: Decision, result: Mapping[str, Any]) -> None:
+    """Write the chosen model's folder; where BM25 alone is chosen, it has the encoder for comparison."""
+    chosen, folder = decision.chosen, systems.runs.collection.build / "chosen"
+    encoder = (systems.encoder if chosen.lexical else chosen).encoder
+    about = {"system": chosen.name} | {name: result[name] for name in ("decision", "beside", "collection")}
+    key = fingerprint(chosen.key, about, LocalEmbedder(encoder).key)
+    hand_over(folder, encoder, chosen.matrix, about | {"key": key})
 
 
 def main() -> int:
@@ -266,7 +157,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     chosen = arguments.collection, arguments.log, arguments.questions, arguments.minutes
-    return exit_code(lambda: _tell(run(*chosen, lambda line: print(line, flush=True))))
+    return exit_code(lambda: _tell(do_homework(*chosen, lambda line: print(line, flush=True))))
 
 
 def _tell(result: Mapping[str, Any]) -> None:

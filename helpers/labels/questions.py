@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.collection.collection import Collection
-from helpers.collection.text import same, tokenize
+from helpers.collection.text import normalise, tokenize
 from helpers.models.llm import LLM
 from helpers.models.prompts import Prompt
 from helpers.store.files import DATA, WorkbookError, fingerprint, write_text
@@ -64,7 +64,7 @@ class OneQuestion(BaseModel):
 
 def shown(passage: str, small: bool) -> str:
     """The passage in one line, cut to what the model is shown."""
-    return same(passage)[: PASSAGE_CHARACTERS[small]]
+    return normalise(passage)[: PASSAGE_CHARACTERS[small]]
 
 
 def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
@@ -129,7 +129,7 @@ def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[
         for doc, kinds in zip(docs, wanted, strict=True)
     ]
     answers = llm.ask(conversations, WrittenQueries)
-    written = [(doc, q.kind, same(q.text)) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries]
+    written = [(doc, q.kind, normalise(q.text)) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries]
     return [row for row in written if row[2]]
 
 
@@ -142,7 +142,7 @@ def _write_small(
         prompt = small_prompt(collection, kind)
         of_kind = [doc for doc, kinds in zip(docs, wanted, strict=True) if kind in kinds]
         answers = llm.ask([prompt.fill(passage=shown(collection.corpus[doc], True)) for doc in of_kind], OneQuestion)
-        lines = [same(a.question) if a else "" for a in answers]
+        lines = [normalise(a.question) if a else "" for a in answers]
         written |= {(doc, kind): line for doc, line in zip(of_kind, lines, strict=True) if line}
     asked = [(doc, kind) for doc, kinds in zip(docs, wanted, strict=True) for kind in kinds]
     return [(doc, kind, written[doc, kind]) for doc, kind in asked if (doc, kind) in written]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import CountVectorizer
 
-from helpers.collection.text import same, tokenize
+from helpers.collection.text import normalise, tokenize
 from helpers.evaluation.measures import interval
 from helpers.store.files import WorkbookError, write_text
 from helpers.store.rows import Text, read_rows, read_text
@@ -251,6 +251,6 @@ class Reviews:
 
         accept.on_click(press)
         reject.on_click(press)
-        line = same(text)  # as HTML, since a label would set what stands between two $ as a formula
+        line = normalise(text)  # as HTML, since a label would set what stands between two $ as a formula
         passage = ipywidgets.HTML(escape(line[:SHOWN]), tooltip=line, layout={"width": "48em"})
         return ipywidgets.HBox([accept, reject, comment, passage, done])

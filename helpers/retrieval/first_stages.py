@@ -218,41 +218,41 @@ class WeightedHybrid(Retriever):
         return fuse(self.first.retrieve(queries, k), self.second.retrieve(queries, k), self.weight, k)
 
 
-def fold(run: Run, owner: Mapping[str, str], k: int) -> Run:
+def max_pool(run: Run, parents: Mapping[str, str], k: int) -> Run:
     """A run over chunks as a run over documents: a document gets the score of its best chunk.
 
-    ``owner`` is {chunk_id: doc_id}. At most k documents per query, ties broken by id.
+    ``parents`` is {chunk_id: doc_id}. At most k documents per query, ties broken by id.
     """
-    folded: Run = {}
-    for query, found in run.items():
+    documents: Run = {}
+    for query, chunks in run.items():
         best: dict[str, float] = {}
-        for piece, score in found.items():
-            doc = owner.get(piece, piece)
+        for chunk, score in chunks.items():
+            doc = parents.get(chunk, chunk)
             best[doc] = max(score, best.get(doc, score))
-        folded[query] = top_k(list(best), list(best.values()), k)
-    return folded
+        documents[query] = top_k(list(best), list(best.values()), k)
+    return documents
 
 
 class ByDocument(Retriever):
     """A retriever over chunks that answers with their documents; it asks for three chunks per document wanted."""
 
-    def __init__(self, inner: Retriever, owner: Mapping[str, str]):
-        self.inner, self.owner, self.name = inner, owner, inner.name
+    def __init__(self, inner: Retriever, parents: Mapping[str, str]):
+        self.inner, self.parents, self.name = inner, parents, inner.name
         self.usd_per_1000_queries = inner.usd_per_1000_queries
 
     @property
     def key(self) -> str:
-        return fingerprint("by document", self.inner.key, self.owner)
+        return fingerprint("by document", self.inner.key, self.parents)
 
     def index(self, corpus: Mapping[str, str]) -> "ByDocument":
         self.inner.index(corpus)
         return self
 
     def search(self, text: str, k: int) -> dict[str, float]:
-        return fold({"q": self.inner.search(text, 3 * k)}, self.owner, k)["q"]
+        return max_pool({"q": self.inner.search(text, 3 * k)}, self.parents, k)["q"]
 
     def retrieve(self, queries: Mapping[str, str], k: int = 100) -> Run:
-        return fold(self.inner.retrieve(queries, 3 * k), self.owner, k)
+        return max_pool(self.inner.retrieve(queries, 3 * k), self.parents, k)
 
 
 def nearest(queries: Mapping[str, str], vectors: np.ndarray, ids: Sequence[str], passages: np.ndarray, k: int) -> Run:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.measures import Qrels, per_query
 from helpers.models.embed import Embedder, unit
 from helpers.retrieval.first_stages import nearest
@@ -36,7 +36,7 @@ def train_adapter(
     """
     if not triplets:
         raise WorkbookError("There are no triplets: an adapter needs at least a few dozen queries with their passages.")
-    rows = list({(same(t.query), t.positive_id): t for t in triplets}.values())
+    rows = list({(normalise(t.query), t.positive_id): t for t in triplets}.values())
     queries = torch.from_numpy(embedder.embed([t.query for t in rows], "query"))
     ids = sorted(corpus)
     everything = embedder.embed([corpus[d] for d in ids], "document")
@@ -44,8 +44,8 @@ def train_adapter(
     right = torch.tensor([place[t.positive_id] for t in rows])
     others: dict[str, set[int]] = {}
     for t in rows:
-        others.setdefault(same(t.query), set()).add(place[t.positive_id])
-    also_right = {i: positives for i, t in enumerate(rows) if len(positives := others[same(t.query)]) > 1}
+        others.setdefault(normalise(t.query), set()).add(place[t.positive_id])
+    also_right = {i: positives for i, t in enumerate(rows) if len(positives := others[normalise(t.query)]) > 1}
     passages = torch.from_numpy(everything)
     asked = embedder.embed(list(dev[0].values()), "query")
     rng = torch.Generator().manual_seed(seed)

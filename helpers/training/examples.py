@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.store.files import WorkbookError
 from helpers.store.rows import Text, parse_row
 
@@ -24,7 +24,7 @@ class TrainingRow(BaseModel):
 
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
-        sides = {key: [same(text) for text in value] for key, value in self if isinstance(value, list)}
+        sides = {key: [normalise(text) for text in value] for key, value in self if isinstance(value, list)}
         if not sides:
             return self
         (positives, good), (negatives, bad) = sides.items()
@@ -100,7 +100,7 @@ def validate(rows: Sequence[Row]) -> str:
             keys = ", ".join(SCHEMAS[schema].model_fields)
             raise WorkbookError(f"Row {number}: expected a dict with {keys}, found {type(row).__name__}.")
         parse_row(row, SCHEMAS[schema], f"Row {number}")
-        texts = [same(value) for value in row.values() if isinstance(value, str)]
+        texts = [normalise(value) for value in row.values() if isinstance(value, str)]
         label = next((value for value in row.values() if isinstance(value, bool)), None)
         earlier, its_label = seen.setdefault(tuple(texts), (number, label))
         if label is not its_label:
@@ -173,8 +173,10 @@ def group_by_query(judgments: Iterable[tuple[str, str, bool]]) -> list[Row]:
     examples: dict[str, Row] = {}
     sides: dict[tuple[str, str], bool] = {}
     for query, passage, relevant in judgments:
-        row = examples.setdefault(same(query), {"question": query, "positive_examples": [], "negative_examples": []})
-        pair = (same(query), same(passage))
+        row = examples.setdefault(
+            normalise(query), {"question": query, "positive_examples": [], "negative_examples": []}
+        )
+        pair = (normalise(query), normalise(passage))
         if sides.get(pair, relevant) is not relevant:
             raise WorkbookError(
                 f"{passage[:60]!r} is both relevant and irrelevant to {query[:60]!r}: decide what it is and keep one."

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.store.files import WorkbookError, write_text
 from helpers.store.rows import Text, parse_row, read_rows
 from helpers.training.examples import Example, Row, TrainingRow, group_by_query
@@ -205,7 +205,7 @@ def read_cohere(path: Path) -> list[Row]:
     lines: dict[str, int] = {}
     rows = []
     for number, row in read_rows(Path(path), CohereRow).items():
-        earlier = lines.setdefault(same(row.query), number)
+        earlier = lines.setdefault(normalise(row.query), number)
         if earlier != number:
             raise WorkbookError(f"{path}, line {number}: the query of line {earlier} again: merge their passages.")
         rows.append(dict(zip(Example.model_fields, (value for _, value in row), strict=True)))

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.store.files import WorkbookError
 from helpers.training.triplets import Triplet
 
@@ -45,7 +45,7 @@ def split_by_passage(
     With a ``corpus``, passages of the same text count as one. Raises WorkbookError when all triplets are one group.
     """
     target = _target(triplets, share)
-    query = pd.factorize(pd.Series([same(t.query) for t in triplets]))[0]
+    query = pd.factorize(pd.Series([normalise(t.query) for t in triplets]))[0]
     passage = pd.factorize(pd.Series([_passage(t, corpus) for t in triplets]))[0]
     nodes = query.max() + 1 + passage.max() + 1
     links = coo_matrix((np.ones(len(triplets)), (query, query.max() + 1 + passage)), shape=(nodes, nodes))
@@ -85,7 +85,7 @@ def _cut(triplets: Sequence[Triplet], held_out: Sequence[bool]) -> Split:
 
 
 def _passage(triplet: Triplet, corpus: Mapping[str, str] | None) -> str:
-    return triplet.positive_id if corpus is None else same(corpus.get(triplet.positive_id, triplet.positive_id))
+    return triplet.positive_id if corpus is None else normalise(corpus.get(triplet.positive_id, triplet.positive_id))
 
 
 def leaks(
@@ -96,9 +96,9 @@ def leaks(
     "queries" and "positives" are the different queries (by their words) and positives on both sides, "triplets" the
     held-out triplets that have one of them. With a ``corpus``, passages of the same text count as one.
     """
-    queries = {same(t.query) for t in train} & {same(t.query) for t in held_out}
+    queries = {normalise(t.query) for t in train} & {normalise(t.query) for t in held_out}
     passages = {_passage(t, corpus) for t in train} & {_passage(t, corpus) for t in held_out}
-    either = sum(same(t.query) in queries or _passage(t, corpus) in passages for t in held_out)
+    either = sum(normalise(t.query) in queries or _passage(t, corpus) in passages for t in held_out)
     return {"queries": len(queries), "positives": len(passages), "triplets": either}
 
 
@@ -113,7 +113,8 @@ def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataF
         raise WorkbookError(f"The positive {lost!r} has no group: pass the groups of the collection it comes from.")
     sizes = pd.Series(groups).value_counts()
     rows = pd.DataFrame(
-        [(groups[t.positive_id], t.positive_id, same(t.query)) for t in triplets], columns=["group", "doc", "query"]
+        [(groups[t.positive_id], t.positive_id, normalise(t.query)) for t in triplets],
+        columns=["group", "doc", "query"],
     )
     covered = rows.groupby("group").agg(
         positives=("doc", "nunique"), triplets=("doc", "size"), queries=("query", "nunique")
@@ -125,7 +126,7 @@ def coverage(triplets: Sequence[Triplet], groups: Mapping[str, str]) -> pd.DataF
 
 def enough(triplets: Sequence[Triplet]) -> str:
     """A sentence that says what this many different queries are enough for, by a rule of thumb."""
-    queries, passages = len({same(t.query) for t in triplets}), len({t.positive_id for t in triplets})
+    queries, passages = len({normalise(t.query) for t in triplets}), len({t.positive_id for t in triplets})
     have = f"{queries:,} different queries on {passages:,} passages ({len(triplets):,} triplets)"
     if queries < COLLECT_BELOW:
         advice = f"too few to train on: collect more, at least {COLLECT_BELOW}, and use these to evaluate"

@@ -11,7 +11,7 @@ from datasets import Dataset
 from scipy.stats import binomtest
 from sentence_transformers.util import dot_score, mine_hard_negatives, pairwise_dot_score
 
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.measures import Qrels
 from helpers.models.embed import Task
 from helpers.retrieval.first_stages import Retriever
@@ -64,9 +64,9 @@ class _Pool:
 
     def __init__(self, corpus: Mapping[str, str], queries: Mapping[str, str], *judged: Qrels):
         first: dict[str, str] = {}
-        self.twin = {doc: first.setdefault(same(text), doc) for doc, text in sorted(corpus.items())}
+        self.twin = {doc: first.setdefault(normalise(text), doc) for doc, text in sorted(corpus.items())}
         self.ids = list(first.values())
-        needs = {q: same(text) for q, text in queries.items()}
+        needs = {q: normalise(text) for q, text in queries.items()}
         relevant: dict[str, set[str]] = {}
         for qrels in judged:
             for q, d in _positives(qrels):

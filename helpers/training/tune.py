@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTran
 
 from helpers.collection.collection import Collection
 from helpers.collection.repeats import Repeats
-from helpers.collection.text import same
+from helpers.collection.text import normalise
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
 from helpers.labels.gates import open_questions
 from helpers.labels.questions import Question, as_queries, shipped_questions
@@ -156,15 +156,15 @@ def check_triplets(triplets: Sequence[Triplet], corpus: Mapping[str, str]) -> No
         lost = next((d for d in t.negative_ids if not corpus.get(d, "").strip()), None)
         if lost is not None:
             raise WorkbookError(f"The negative {lost!r} of query {t.query_id!r} is empty or missing: drop it.")
-    right = Counter((same(t.query), same(corpus[t.positive_id])) for t in triplets)
+    right = Counter((normalise(t.query), normalise(corpus[t.positive_id])) for t in triplets)
     for t in triplets:
-        wrong = next((d for d in t.negative_ids if (same(t.query), same(corpus[d])) in right), None)
+        wrong = next((d for d in t.negative_ids if (normalise(t.query), normalise(corpus[d])) in right), None)
         if wrong is not None:
             raise WorkbookError(
                 f"{wrong!r} is a negative of query {t.query_id!r} and a positive of the same words: "
                 "keep one of the two."
             )
-    count = len({same(t.query) for t in triplets})
+    count = len({normalise(t.query) for t in triplets})
     if count < FEWEST:
         raise WorkbookError(
             f"{count} different queries are too few to tune a model (at least {FEWEST}; "
