@@ -114,7 +114,7 @@ def test_on_judged_queries_nothing_is_skipped_that_could_be_done(on_beir):
         "04": [],
         "05": [],
         "06": [*evidence("learning-curve", "negatives"), *NO_KEY, *UNSURE, *evidence("recipes")],
-        "07": [*NO_RERANKER, *NO_COHERE, *TOO_FEW, *evidence("rerankers")],
+        "07": [*evidence("rerankers"), *NO_RERANKER, *NO_COHERE, *TOO_FEW],
         "11": [],
     }
 
@@ -146,7 +146,7 @@ def test_on_documents_alone_what_needs_judgments_is_skipped_and_the_rest_is_done
             f"{no_groups}.",
             *evidence("recipes"),
         ],
-        "07": [*NO_RERANKER, *SAME_QUERIES, *NO_COHERE, *TOO_FEW, *evidence("rerankers")],
+        "07": [*evidence("rerankers"), *NO_RERANKER, *SAME_QUERIES, *NO_COHERE, *TOO_FEW],
         "11": ["Skipped: judge some dev queries first."],
     }
     assert "Training on " in on_documents[1]["06"]
