@@ -38,12 +38,12 @@ test check audit: export LLM_MAX_CALLS :=
 test check audit: export LLM_MAX_USD :=
 # The student's notebook 11 is compared with the solutions, which run: tests/test_student.py.
 test: setup lint
-	$(BIN)/pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 1800 --nbval-sanitize-with tests/nbval.cfg notebooks --ignore notebooks/11_homework.ipynb
 	$(BIN)/python -m helpers.training.evidence_commands check
 
 check: setup lint
-	$(BIN)/pytest tests -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests -m "not slow"
 
 # For authors: the rules that the shipped data keep; `make test` checks them too.
 audit: setup
