@@ -26,7 +26,8 @@ from helpers.collection.text import tokenize
 from helpers.evaluation.choosing import DevRetrieval, dev_corpus
 from helpers.evaluation.measures import per_query
 from helpers.models.embed import encode
-from helpers.models.load import load_encoder, load_late_interaction, packaged_encoder, pair_encoder
+from helpers.models.load import load_encoder, load_late_interaction, pair_encoder
+from helpers.models.packaged import MINILM, package_folder
 from helpers.retrieval.first_stages import BM25
 from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.training.export import to_dataset
@@ -58,7 +59,7 @@ def paired(plain: Callable, ours: Callable, rounds: int = ROUNDS) -> tuple[float
 
 def bench_encoding(texts: list[str]) -> None:
     """The same texts by ``SentenceTransformer.encode`` with its defaults, and in our batches of like length."""
-    encoder, plain = load_encoder(), SentenceTransformer(str(packaged_encoder()))
+    encoder, plain = load_encoder(), SentenceTransformer(str(package_folder(MINILM)))
     plain.encode(texts[:32])
     encode(encoder, texts[:32])
     a, b, ratio = paired(lambda: plain.encode(texts, show_progress_bar=False), lambda: encode(encoder, texts))

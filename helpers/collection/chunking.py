@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from helpers.collection import chunking
 from helpers.models.embed import Embedder
-from helpers.models.load import packaged_encoder
+from helpers.models.packaged import MINILM, package_folder
 from helpers.store.files import WorkbookError
 from helpers.store.progress import tracked
 
@@ -27,7 +27,7 @@ _HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<md>.+?)|(?P<rst>\S.{0,99})\n[ \t]*[-
 
 @cache
 def _wordpieces() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(package_folder(MINILM) / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

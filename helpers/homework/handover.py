@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Dense, Normalize, Router
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import Qrels, per_query
 from helpers.homework.systems import System
-from helpers.models.load import quiet_files
+from helpers.models.packaged import quiet_files
 from helpers.models.services import price
 from helpers.retrieval.first_stages import Run
 from helpers.store.files import WorkbookError, write_text
