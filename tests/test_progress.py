@@ -187,10 +187,9 @@ from pathlib import Path
 from datasets import Dataset
 from fakes import tiny_encoder
 from helpers.collection.collection import Collection
-from helpers.training.fitting import fit
+from helpers.training.fitting import Recipe, fit
 from helpers.models.load import load_trained
 from helpers.models.packaged import quiet_files
-from helpers.training.recipe import Recipe
 from helpers.course.relations import DevRelation
 
 texts = {f"t{i}": f"text number {i} of {'tea' if i % 2 else 'coffee'}" for i in range(16)}

@@ -184,8 +184,8 @@ def _config() -> BertConfig:
 def packaged_folder(name: str) -> Path:
     """A folder from which sentence-transformers loads the model ``name``, one of ``PACKAGES``.
 
-    An ONNX model is converted the first time, which takes some seconds. Raises WorkbookError as ``package_folder`` does,
-    and when there is no room for 130 MB.
+    An ONNX model is converted the first time, which takes some seconds and 130 MB on disk. Raises WorkbookError as
+    ``package_folder`` does, and when there is no room.
     """
     make = {BGE_SMALL: _bge_small, MS_MARCO: _ms_marco}.get(name)
     if make is None:
