@@ -143,6 +143,11 @@ def beside_the_model(system: System, cut: bool) -> str:
             f"It adds BM25, weighing {1 - first.weight:.1f}, to the vectors, weighing {first.weight:.1f} "
             "(helpers/retrieval/first_stages.py, WeightedHybrid)."
         )
+    if first.questions:
+        sentences.append(
+            f"Its index holds {first.questions:,} questions beside the passages, and a passage ranks by the best of itself "
+            "and its questions (helpers/retrieval/first_stages.py, with_questions)."
+        )
     if system.lexical and not system.first:
         sentences.append("BM25 alone does the search; the model is here for comparison.")
     if cut:
