@@ -145,8 +145,8 @@ def beside_the_model(system: System, cut: bool) -> str:
         )
     if first.questions:
         sentences.append(
-            f"Its index holds {first.questions:,} questions beside the passages, and a passage ranks by the best of itself "
-            "and its questions (helpers/retrieval/first_stages.py, with_questions)."
+            f"Its index holds {first.questions:,} questions beside the passages, and a passage ranks by the best of "
+            "itself and its questions (helpers/retrieval/first_stages.py, with_questions)."
         )
     if system.lexical and not system.first:
         sentences.append("BM25 alone does the search; the model is here for comparison.")
