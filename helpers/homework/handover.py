@@ -21,8 +21,8 @@ from helpers.store.files import WorkbookError, write_text
 
 LICENCES = (
     "Licences: the packaged encoders are all-MiniLM-L6-v2 (Apache-2.0) and bge-small-en-v1.5 (MIT), the packaged "
-    "cross-encoder is ms-marco-MiniLM-L12-v2 (Apache-2.0); a model of your own has its own. All three were trained on MS "
-    "MARCO among other data, which is offered for non-commercial research."
+    "cross-encoder is ms-marco-MiniLM-L12-v2 (Apache-2.0); a model of your own has its own. All three were trained on "
+    "MS MARCO among other data, which is offered for non-commercial research."
 )
 API_MODEL = "text-embedding-3-small"
 MOST_FAILURES = 10
