@@ -78,9 +78,14 @@ def _load(load: Callable[[str], AnyModel], name: str, what: str, setting: str) -
             ) from error
 
 
+def full_name(name: str) -> str:
+    """The name of a packaged model, where ``name`` is its short one, and else ``name``."""
+    return SHORT.get(name, name)
+
+
 def _path(name: str) -> str:
     """Where to load a model from: the folder of a packaged model, and else the hub's name or the folder as given."""
-    name = SHORT.get(name, name)
+    name = full_name(name)
     return str(packaged_folder(name)) if name in PACKAGES else name
 
 
