@@ -108,7 +108,12 @@ def as_result(
         "curve": dict(tuned.curve),
         "gain": tuned.gain,
         "start": tuned.start,
-        "training": {"queries": len(plan.data.positives), "size": plan.size, "seconds": tuned.seconds},
+        "training": {
+            "queries": len(plan.data.positives),
+            "size": plan.size,
+            "seconds": tuned.seconds,
+            "used": chosen.tuned,
+        },
         "verdicts": list(decision.verdicts),
         "chosen": chosen.name,
         "decision": decision.headline,
