@@ -1,6 +1,7 @@
 """The models that come inside a package as int8 ONNX files: checked, and as float they say what the files say."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 
 from helpers.models import load, packaged
 from helpers.models.packaged import BGE_PREFIX, BGE_SMALL, MINILM, MS_MARCO, PACKAGES, package_folder, packaged_folder
-from helpers.store.files import WorkbookError
+from helpers.store.files import ROOT, WorkbookError
 
 BERLIN = "Berlin has a population of 3,520,031 registered inhabitants in an area of 891.82 square kilometers."
 NEW_YORK = "New York City is famous for the Metropolitan Museum of Art."
@@ -177,3 +178,21 @@ def test_a_conversion_that_was_cut_off_is_made_anew(monkeypatch, tmp_path):
 
 def test_the_encoder_of_the_course_is_read_from_its_package(tmp_path):
     assert packaged_folder(MINILM) == package_folder(MINILM)
+
+
+def test_set_up_goes_on_without_the_wheel_and_says_what_to_do():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    line = next(line for line in makefile.splitlines() if "requirements-models.txt ||" in line).strip().lstrip("@")
+    assert all(flag in line for flag in ("--require-hashes", "--only-binary :all:", "--no-deps"))
+    without = subprocess.run(
+        ["bash", "-eu", "-c", line.replace("$(BIN)/python", "false")], capture_output=True, text=True
+    )
+    assert without.returncode == 0
+    assert "RERANKER_MODEL=cross-encoder/ms-marco-MiniLM-L12-v2" in without.stdout
+    assert len(without.stdout.strip().splitlines()) == 1
+
+
+def test_the_wheel_is_pinned_by_its_hash():
+    pinned = [line for line in (ROOT / "requirements-models.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line) for line in pinned)
+    assert len(pinned) == 1
