@@ -18,8 +18,7 @@ def converted(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path, monkeypatch, converted):
     monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "packaged").symlink_to(converted)
+    monkeypatch.setattr("helpers.models.packaged.build_dir", lambda name: converted)
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 

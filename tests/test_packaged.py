@@ -118,7 +118,7 @@ def test_a_changed_file_is_refused_before_it_is_loaded(name, monkeypatch, tmp_pa
         (folder / file).write_bytes(b"something else")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
     monkeypatch.setattr(packaged.onnx, "load", lambda _: pytest.fail("it was loaded"))
-    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(packaged, "build_dir", lambda name: tmp_path)
     with pytest.raises(WorkbookError, match=r"is damaged .*: reinstall with `pip install --force-reinstall") as error:
         packaged_folder(name)
     assert "\n" not in str(error.value)
@@ -140,7 +140,7 @@ def test_without_the_wheel_the_course_goes_on_with_minilm_and_one_sentence(monke
 
 def test_a_packaged_model_that_was_asked_for_by_name_and_is_missing_is_one_sentence(monkeypatch, tmp_path):
     without_the_wheel(monkeypatch)
-    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(packaged, "build_dir", lambda name: tmp_path)
     for call in (lambda: load.load_encoder("bge-small"), lambda: load.load_reranker("ms-marco-minilm")):
         with pytest.raises(WorkbookError, match=r"is not installed: run `make setup`"):
             call()
@@ -163,7 +163,7 @@ def test_no_reranker_at_all_can_be_asked_for(monkeypatch, capsys):
 
 
 def test_a_conversion_that_was_cut_off_is_made_anew(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path))
+    monkeypatch.setattr(packaged, "build_dir", lambda name: tmp_path)
 
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
@@ -172,7 +172,7 @@ def test_a_conversion_that_was_cut_off_is_made_anew(monkeypatch, tmp_path):
         patch.setattr(packaged, "CrossEncoder", stopped)  # BERT is written by then, the whole model is not
         with pytest.raises(KeyboardInterrupt):
             packaged_folder(MS_MARCO)
-    assert list((tmp_path / "packaged").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     assert (packaged_folder(MS_MARCO) / "model.safetensors").is_file()
 
 
