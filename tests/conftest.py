@@ -9,9 +9,16 @@ from helpers.collection.collection import Collection, open_collection
 from helpers.store.files import SETTINGS
 
 
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory) -> Path:
+    """Where the packaged models are kept once their weights are float32; each is converted once for all tests."""
+    return tmp_path_factory.mktemp("packaged")
+
+
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path, monkeypatch):
+def _own_settings(tmp_path, monkeypatch, converted):
     monkeypatch.setenv("WORKBOOK_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr("helpers.models.packaged.build_dir", lambda name: converted)
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 

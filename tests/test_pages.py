@@ -36,8 +36,8 @@ RESULT = {
     "curve": {"100": 0.31, "50": 0.3},
     "gain": {"gain": 0.0123, "low": -0.001, "high": 0.02},
     "start": 0.25,
-    "training": {"queries": 100, "size": 100, "seconds": 61.5},
-    "verdicts": [Verdict(name, name == VERDICTS[4], f"evidence {name} {NASTY}") for name in VERDICTS],
+    "training": {"queries": 100, "size": 100, "seconds": 61.5, "used": True},
+    "verdicts": [Verdict(name, name == VERDICTS[-1], f"evidence {name} {NASTY}") for name in VERDICTS],
     "chosen": f"tuned {NASTY}",
     "decision": f"decided {NASTY}",
     "comparisons": [Comparison(f"tuned {NASTY}", "encoder", 0.1, 0.05, 0.15, 0.01, 3, 1, 9)],
@@ -46,6 +46,11 @@ RESULT = {
         | {"came": f"other {NASTY}", "came_text": f"wrong {NASTY}", "lost": True}
     ],
     "failures_on": "synthetic dev",
+    "ladder": [
+        {"system": f"tuned {NASTY}", "dev": 0.4321, "final": 0.3, "ms": 4.25}
+        | {"build": f"built {NASTY}", "upkeep": f"kept {NASTY}"},
+        {"system": "BM25", "dev": None, "final": None, "ms": None, "build": "words", "upkeep": ""},
+    ],
     "cost": {"encode_seconds": 3.21, "passages_per_second": 1234.5}
     | {"api_usd_index": 0.00001, "api_usd_1000_queries": 0.5},
     "beside": f"beside {NASTY}",
@@ -57,9 +62,10 @@ NOTHING = {
     "curve": {},
     "gain": None,
     "start": None,
-    "training": {"queries": 0, "size": 0, "seconds": None},
+    "training": {"queries": 0, "size": 0, "seconds": None, "used": False},
     "comparisons": [],
     "failures": [],
+    "ladder": [],
     "cost": dict.fromkeys(RESULT["cost"], float("nan")),
     "beside": "",
     "enough": "",

@@ -188,7 +188,8 @@ from datasets import Dataset
 from fakes import tiny_encoder
 from helpers.collection.collection import Collection
 from helpers.training.fitting import Recipe, fit
-from helpers.models.load import load_trained, quiet_files
+from helpers.models.load import load_trained
+from helpers.models.packaged import quiet_files
 from helpers.course.relations import DevRelation
 
 texts = {f"t{i}": f"text number {i} of {'tea' if i % 2 else 'coffee'}" for i in range(16)}

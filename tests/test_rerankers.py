@@ -116,6 +116,61 @@ def test_cross_encoder_reads_query_and_passage_together():
     assert list(reranker.rerank({"q": "?"}, {"q": FIRST}, CORPUS, k=2)["q"].items()) == [("b", 105.0), ("a", 103.0)]
 
 
+@pytest.fixture
+def read_pairs(tiny, monkeypatch):
+    """(a small cross-encoder, the pairs that it has read, in order)."""
+    model = models.pair_encoder(tiny)
+    pairs = []
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda some, **options: pairs.extend(some) or predict(some, **options))
+    return model, pairs
+
+
+def test_a_cross_encoder_reads_each_pair_once_and_gives_the_same_scores_again(read_pairs, tmp_path):
+    model, pairs = read_pairs
+    queries, run = {"q1": "a first", "q2": "a second"}, {"q1": FIRST, "q2": FIRST}
+    first = CrossEncoderReranker(model, tmp_path).rerank(queries, run, CORPUS, k=2)
+    assert len(pairs) == 4
+    again = CrossEncoderReranker(model, tmp_path).rerank(queries, run, CORPUS, k=2)
+    assert again == first
+    assert len(pairs) == 4
+    deeper = CrossEncoderReranker(model, tmp_path).rerank(queries, run, CORPUS, k=3)
+    assert len(pairs) == 6
+    plain = CrossEncoderReranker(model).rerank(queries, run, CORPUS, k=3)
+    assert {q: list(docs) for q, docs in plain.items()} == {q: list(docs) for q, docs in deeper.items()}
+    for q in queries:
+        np.testing.assert_allclose(list(plain[q].values()), list(deeper[q].values()), atol=1e-5)
+
+
+def test_a_single_query_is_read_anew_for_its_time_to_be_true(read_pairs, tmp_path):
+    model, pairs = read_pairs
+    reranker = CrossEncoderReranker(model, tmp_path)
+    for _ in range(2):
+        reranker.rerank({"q": "a first"}, {"q": FIRST}, CORPUS, k=2)
+    assert len(pairs) == 4
+
+
+def test_what_was_read_before_an_interrupt_is_kept(read_pairs, tmp_path, monkeypatch):
+    model, pairs = read_pairs
+    monkeypatch.setattr(rerankers, "PAIRS", 3)
+    queries, run = {"q1": "a first", "q2": "a second"}, {"q1": FIRST, "q2": FIRST}
+    predict, calls = model.predict, []
+
+    def stopped(some, **options):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(some)
+        return predict(some, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "predict", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            CrossEncoderReranker(model, tmp_path).rerank(queries, run, CORPUS, k=2)
+    assert len(pairs) == 3
+    CrossEncoderReranker(model, tmp_path).rerank(queries, run, CORPUS, k=2)
+    assert len(pairs) == 4
+
+
 @pytest.fixture(scope="module")
 def late_model():
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,17 @@ from lancedb.query import MatchQuery
 from rank_bm25 import BM25Okapi
 
 from helpers.collection.text import tokenize
-from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, top_k, truncate
+from helpers.retrieval.first_stages import (
+    BM25,
+    ByDocument,
+    Dense,
+    Hybrid,
+    WeightedHybrid,
+    fuse,
+    top_k,
+    truncate,
+    with_questions,
+)
 from helpers.retrieval.rerankers import Reranker, TwoStage
 from helpers.store.files import WorkbookError
 
@@ -350,3 +360,27 @@ def test_weighted_hybrid_is_the_fusion_of_its_parts(tmp_path):
     hybrid = WeightedHybrid(BM25(), dense(tmp_path), 0.3).index(CORPUS)
     parts = [retriever.retrieve(QUERIES, 20) for retriever in (hybrid.first, hybrid.second)]
     assert hybrid.retrieve(QUERIES, 20) == fuse(*parts, 0.3, 20)
+
+
+def test_a_passage_ranks_by_the_best_of_itself_and_its_questions():
+    corpus = {"cut": "cut bread", "toast": "toast bread", "knife": "a sharp knife"}
+    queries = {"q1": "slicing a loaf", "q2": "slicing a loaf evenly", "q3": "not relevant", "q4": "of no passage"}
+    positives = {"q1": {"cut": 2}, "q2": {"cut": 1, "toast": 1}, "q3": {"knife": 0}, "q4": {"gone": 1}}
+    texts, parents = with_questions(corpus, queries, positives)
+    assert sorted(parents.values()) == ["cut", "cut", "toast"]
+    assert sorted(set(texts.values()) - set(corpus.values())) == ["slicing a loaf", "slicing a loaf evenly"]
+    found = ByDocument(BM25().index(texts), parents)
+    plain = BM25().index(corpus)
+    assert plain.search("slicing a loaf", 10) == {}
+    assert list(found.search("slicing a loaf", 10)) == ["cut", "toast"]
+    assert list(found.search("sharp knife", 10)) == list(plain.search("sharp knife", 10)) == ["knife"]
+
+
+def test_questions_do_not_lower_a_passage_without_any(tmp_path):
+    texts, parents = with_questions(CORPUS, {"q": "a question"}, {"q": {"d00": 1}})
+    plain, expanded = dense(tmp_path).index(CORPUS), ByDocument(dense(tmp_path).index(texts), parents)
+    for before, after in zip(
+        plain.retrieve(QUERIES, 60).values(), expanded.retrieve(QUERIES, 60).values(), strict=True
+    ):
+        assert all(after[d] == pytest.approx(score) for d, score in before.items() if d != "d00")
+        assert after["d00"] >= before["d00"] - 1e-6

@@ -6,7 +6,8 @@ from helpers.collection.collection import Collection
 from helpers.evaluation.choosing import DEV_PASSAGES
 from helpers.homework import plan
 from helpers.homework.chunks import Chunks
-from helpers.homework.plan import MOST_DEV_RELEVANT, DevByDocument, DevSet, best_positives, dev_set
+from helpers.homework.options import best_positives
+from helpers.homework.plan import MOST_DEV_RELEVANT, DevByDocument, DevSet, dev_set
 from helpers.homework.sources import Sources
 
 

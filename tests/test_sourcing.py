@@ -10,7 +10,7 @@ from helpers.collection.repeats import Repeats
 from helpers.collection.text import tokenize
 from helpers.homework.chunks import Chunks
 from helpers.homework.data import Data
-from helpers.homework.plan import HEADLESS, training_options
+from helpers.homework.options import HEADLESS, training_options
 from helpers.homework.sources import HALVE_DEV_FROM, MOST_TEST, Sources, find_sources, make_questions
 from helpers.labels import gates
 from helpers.labels.questions import Question

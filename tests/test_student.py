@@ -131,6 +131,7 @@ def notebook(tmp_path, tiny_folder, monkeypatch, httpserver):
     httpserver.expect_request("/v1/chat/completions", method="POST").respond_with_handler(judged)
     for name, value in {
         "ENCODER_MODEL": str(tiny_folder),
+        "RERANKER_MODEL": "none",
         "COLLECTION": str(small(tmp_path / "small")),
         "TQDM_DISABLE": "1",
         "NO_PROXY": "localhost",

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from helpers.collection import chunking
 from helpers.models.embed import Embedder
-from helpers.models.load import packaged_encoder
+from helpers.models.packaged import MINILM, package_folder
 from helpers.store.files import WorkbookError
 from helpers.store.progress import tracked
 
@@ -27,7 +27,7 @@ _HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<md>.+?)|(?P<rst>\S.{0,99})\n[ \t]*[-
 
 @cache
 def _wordpieces() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(packaged_encoder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(package_folder(MINILM) / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -199,17 +199,17 @@ def cut_long(corpus: Mapping[str, str], encoder: SentenceTransformer) -> tuple[d
     limit = encoder.max_seq_length or 512
     counts = dict(zip(corpus, token_counts(list(corpus.values()), encoder), strict=True))
     size = max(16, int(_ROOM * limit) - 2)
-    pieces: dict[str, str] = {}
-    owner: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    parents: dict[str, str] = {}
     for doc, text in corpus.items():
         chunks = [text]
         if counts[doc] > limit:
             chunks = list(chunking.chunk_documents({doc: text}, "recursive", size).values()) or [text]
         for n, chunk in enumerate(chunks, 1):
-            piece = doc if len(chunks) == 1 else f"{doc}#{n}"
-            while piece in pieces or (piece != doc and piece in corpus):
-                piece += "#"
-            pieces[piece] = chunk
-            if piece != doc:
-                owner[piece] = doc
-    return pieces, owner
+            name = doc if len(chunks) == 1 else f"{doc}#{n}"
+            while name in texts or (name != doc and name in corpus):
+                name += "#"
+            texts[name] = chunk
+            if name != doc:
+                parents[name] = doc
+    return texts, parents

@@ -92,7 +92,8 @@ def _cut(corpus: Mapping[str, str], embedder: LocalEmbedder) -> list:
     return [*cut_long(corpus, embedder.encoder), sum(counts)]
 
 
-def _index(embedder: LocalEmbedder, texts: Mapping[str, str], folder: str) -> int:
+def encode_texts(embedder: LocalEmbedder, texts: Mapping[str, str], folder: str) -> int:
+    """Index the texts by their vectors; returns how many there are."""
     return Dense(embedder, Path(folder)).index(texts).table.count_rows()
 
 
@@ -113,7 +114,7 @@ def cut_passages(data: Data, stages: Stages) -> Chunks:
         embedder,
         tell=lambda cut: f"{len(corpus):,}, {len(set(cut[1].values())):,} longer than the encoder reads",
     )
-    stages.run("vectors", _index, embedder, texts, str(folder), tell=lambda n: f"{n:,} encoded")
+    stages.run("vectors", encode_texts, embedder, texts, str(folder), tell=lambda n: f"{n:,} encoded")
     notices = []
     if parents:
         notices.append(

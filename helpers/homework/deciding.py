@@ -13,7 +13,9 @@ from helpers.homework.systems import System
 from helpers.homework.tuning import Tuned
 from helpers.training.splits import COLLECT_BELOW
 
-VERDICTS = ("do nothing", "switch on hybrid", "tune the encoder", "add a reranker", "collect more data first")
+HYBRID, QUESTIONS, ENCODER = "switch on hybrid", "index the questions too", "use another encoder"
+UNTRAINED = (HYBRID, QUESTIONS, ENCODER)
+VERDICTS = ("do nothing", *UNTRAINED, "tune the encoder", "add a reranker", "collect more data first")
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
 POOLED = 0.9  # share of a first ten that is judged; from here on, the system was in the pool that was judged
 LOPSIDED = 0.2  # a system with so much less of its first ten judged than another was not in the pool
@@ -39,6 +41,15 @@ class Decision:
     chosen: System
     headline: str
     cautions: Sequence[str] = ()
+
+
+def rung_of(system: System, base: System) -> str:
+    """The verdict that would be yes if this untrained system replaced the present one; "" for the present one."""
+    if system is base:
+        return ""
+    if system.questions:
+        return QUESTIONS
+    return HYBRID if system.lexical or system.words else ENCODER
 
 
 def surprises(chosen: str, dev: Mapping[str, Sequence[float]], test: Mapping[str, Sequence[float]]) -> list[Comparison]:
@@ -80,10 +91,10 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
         reason = (
             "No query is judged and no question could be made: write queries.jsonl and qrels for 50 real questions."
         )
-        verdicts = [Verdict(v, v == VERDICTS[4], reason) for v in VERDICTS]
+        verdicts = [Verdict(v, v == VERDICTS[-1], reason) for v in VERDICTS]
         return Decision(verdicts, base, in_one_sentence(verdicts, base))
-    hybrid, tuning = scores.comparison(scores.untrained, base), scores.comparison(scores.tuned, scores.untrained)
-    untrained = scores.untrained if hybrid is not None and hybrid.proven else base
+    plain, tuning = scores.comparison(scores.untrained, base), scores.comparison(scores.tuned, scores.untrained)
+    untrained = scores.untrained if plain is not None and plain.proven else base
     if untrained is not scores.untrained:  # tuning then has to beat the present system
         tuning = scores.comparison(scores.tuned, base)
     tune = tuning is not None and tuning.proven
@@ -92,26 +103,39 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
     reranking = scores.comparison(reranked, first)
     add = reranking is not None and reranking.proven
     chosen = reranked if reranked and add else first
-    switch = first is not base and not tune
+    switch = rung_of(first, base) if not tune else ""
     nothing = chosen is base
     against = surprises(chosen.name, scores.dev, scores.on_final) if scores.final == "test" else []
     more = _more_data(scores, tuned, sources, nothing, against)
     untuned = "on dev nothing tuned is better" if tuned.plan.size else tuned.plan.why
-    stays = "there are no dev queries to choose by"
-    if sources.dev:
-        stays = f"on dev neither BM25 nor the hybrid beats {base.name} by {WORTH} nDCG@10"
     why = f"{chosen.name} is better than the present system, taken to be {base.name}."
     if nothing:
         why = f"nothing that was tried beats {base.name} by more than luck."
     verdicts = [
         Verdict("do nothing", nothing and not more, why),
-        Verdict("switch on hybrid", switch, f"{hybrid or stays}."),
+        *(Verdict(name, name == switch, f"{_why(name, scores, sources)}.") for name in UNTRAINED),
         Verdict("tune the encoder", tune, f"{tuning or untuned}."),
         Verdict("add a reranker", add, f"{reranking or f'dev gives it no weight beside {first.name}'}."),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
     cautions = unjudged(scores.judged, base.name, chosen.name)
     return Decision(verdicts, chosen, in_one_sentence(verdicts, chosen, against), cautions)
+
+
+def _why(name: str, scores: Scores, sources: Sources) -> str:
+    """The evidence on a verdict about an untrained system: the comparison on test, or why dev did not nominate it."""
+    base, picked = scores.base, scores.untrained
+    if rung_of(picked, base) == name:
+        return str(scores.comparison(picked, base))
+    if not sources.dev:
+        return "there are no dev queries to choose by"
+    means = {s.name: float(np.mean(scores.dev[s.name])) for s in scores.candidates if rung_of(s, base) == name}
+    if not means:
+        return "there are no questions to put into the index" if name == QUESTIONS else "none was measured"
+    best = max(means, key=lambda system: means[system])
+    present, other = float(np.mean(scores.dev[base.name])), float(np.mean(scores.dev[picked.name]))
+    instead = f"{picked.name} {other:.3f}, which was nominated" if picked is not base else f"{base.name} {present:.3f}"
+    return f"on dev, {best} {means[best]:.3f} nDCG@10 against {instead}"
 
 
 def _more_data(
@@ -173,10 +197,10 @@ def in_one_sentence(verdicts: Sequence[Verdict], chosen: System, against: Sequen
     ``against`` are the ``surprises``; where there are any and data is to be collected, nothing to deploy is named.
     """
     yes = [v.name for v in verdicts if v.yes]
-    words = {"switch on hybrid": "search with BM25"} if chosen.lexical else {}
+    words = {HYBRID: "search with BM25"} if chosen.lexical else {}
     if chosen.matrix is not None and not chosen.tuned:
         words = {"tune the encoder": "tune the encoder by an adapter for its queries"}
-    deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:4]]
+    deploy = [words.get(name, name) for name in yes if name in VERDICTS[1:-1]]
     if "collect more data first" in yes:
         after = (
             f"; what was measured points to: {' and '.join(deploy)} ({chosen.name})" if deploy and not against else ""

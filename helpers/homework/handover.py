@@ -14,11 +14,16 @@ from sentence_transformers.base.modules import Dense, Normalize, Router
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import Qrels, per_query
 from helpers.homework.systems import System
-from helpers.models.load import quiet_files
+from helpers.models.packaged import quiet_files
 from helpers.models.services import price
 from helpers.retrieval.first_stages import Run
 from helpers.store.files import WorkbookError, write_text
 
+LICENCES = (
+    "Licences: the packaged encoders are all-MiniLM-L6-v2 (Apache-2.0) and bge-small-en-v1.5 (MIT), the packaged "
+    "cross-encoder is ms-marco-MiniLM-L12-v2 (Apache-2.0); a model of your own has its own. All three were trained on "
+    "MS MARCO among other data, which is offered for non-commercial research."
+)
 API_MODEL = "text-embedding-3-small"
 MOST_FAILURES = 10
 
@@ -68,9 +73,8 @@ def hand_over(folder: Path, encoder: SentenceTransformer, matrix: np.ndarray | N
         with quiet_files():
             model.save_pretrained(str(part), create_model_card=False)
         lines = "\n\n".join(f"With {name}:\n\n```python\n{code}\n```" for name, code in loading(folder.name).items())
-        write_text(
-            part / "README.md", f"# {search['system']}\n\n{search['decision']}\n\n{lines}\n\n{search['beside']}\n"
-        )
+        paragraphs = [f"# {search['system']}", search["decision"], lines, search["beside"], LICENCES]
+        write_text(part / "README.md", "\n\n".join(filter(None, paragraphs)) + "\n")
         write_text(part / "search.json", json.dumps(search, indent=1, ensure_ascii=False))
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
@@ -142,6 +146,11 @@ def beside_the_model(system: System, cut: bool) -> str:
         sentences.append(
             f"It adds BM25, weighing {1 - first.weight:.1f}, to the vectors, weighing {first.weight:.1f} "
             "(helpers/retrieval/first_stages.py, WeightedHybrid)."
+        )
+    if first.questions:
+        sentences.append(
+            f"Its index holds {first.questions:,} questions beside the passages, and a passage ranks by the best of "
+            "itself and its questions (helpers/retrieval/first_stages.py, with_questions)."
         )
     if system.lexical and not system.first:
         sentences.append("BM25 alone does the search; the model is here for comparison.")

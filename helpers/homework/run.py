@@ -20,6 +20,7 @@ from helpers.homework.chunks import Chunks, cut_passages
 from helpers.homework.data import Data, open_data
 from helpers.homework.deciding import Decision, decide
 from helpers.homework.handover import beside_the_model, costs, failures, hand_over
+from helpers.homework.ladder import ladder
 from helpers.homework.scores import Scores, score_systems
 from helpers.homework.sources import JUDGED_DEPTH, LLM_QUESTIONS, Sources, find_sources, pooled
 from helpers.homework.systems import Systems, untrained_systems
@@ -91,7 +92,14 @@ def as_result(
     result = {
         "collection": collection.name,
         "summary": str(collection),
-        "notices": [*data.collection.notices, *chunks.notices, *sources.notices, *decision.cautions],
+        "notices": [
+            *data.collection.notices,
+            *chunks.notices,
+            *sources.notices,
+            *systems.notices,
+            *scores.notices,
+            *decision.cautions,
+        ],
         "sources": list(sources.rows),
         "final": scores.final,
         "judged": sources.judged,
@@ -100,16 +108,23 @@ def as_result(
         "curve": dict(tuned.curve),
         "gain": tuned.gain,
         "start": tuned.start,
-        "training": {"queries": len(plan.data.positives), "size": plan.size, "seconds": tuned.seconds},
+        "training": {
+            "queries": len(plan.data.positives),
+            "size": plan.size,
+            "seconds": tuned.seconds,
+            "used": chosen.tuned,
+        },
         "verdicts": list(decision.verdicts),
         "chosen": chosen.name,
         "decision": decision.headline,
         "comparisons": list(scores.comparisons),
         "failures": [],
+        "ladder": [],
         "weights": {first.name: system.weight for first, system in scores.reranked.items()},
         "dev": {name: float(np.mean(values)) for name, values in scores.dev.items() if values},
     }
     if scores.final:
+        result["ladder"] = ladder(systems, tuned, scores)
         split = "dev" if sources.dev else scores.final
         runs = [systems.runs.of_documents(system, split) for system in (chosen, scores.base)]
         result |= {

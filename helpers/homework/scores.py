@@ -3,10 +3,12 @@
 Everything is chosen on dev; test is read once.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from sentence_transformers import CrossEncoder
 
 from helpers.evaluation.comparing import Comparison, compared, corrected
 from helpers.evaluation.measures import latency, read_scoreboard, record
@@ -21,6 +23,8 @@ from helpers.store.files import write_text
 WORTH = 0.01  # nDCG@10: a gain that is worth collecting twice the data for
 RERANKED = (50, 20, 10)  # depths of the second stage; the first whose passages are few enough to keep in memory
 MOST_RERANKED = 5000  # passages whose token vectors are held at once: about a gigabyte at 256 tokens
+MOST_READ = 750_000  # tokens that the packaged cross-encoder reads in about six minutes on two cores
+TOKENS_PER_QUERY = 15  # assumed of a query
 NOTEBOOK = "11_homework"
 
 
@@ -29,22 +33,27 @@ class Scores:
     """nDCG@10 of each query for each system, and the comparisons that decide.
 
     base : the present system;  untrained, tuned : what dev picks without and with training; ``tuned`` may be None
+    candidates : all untrained systems, the present one first
     final : the split that decides, "test" or "dev"; None where no query is judged
     dev, on_final : {system's name: score of each query}
     reranked : {first stage: its system with a reranker}, where one helps on dev
-    judged : {system's name: share of its first ten on test that is judged}
+    judged : {system's name: share of its first ten on test that is judged};  ms : {…: milliseconds a query}
     comparisons : on the final split, Holm-corrected
+    notices : sentences for the reader
     """
 
     base: System
     untrained: System
     tuned: System | None = None
+    candidates: Sequence[System] = ()
     final: str | None = None
     dev: Mapping[str, Sequence[float]] = field(default_factory=dict)
     on_final: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reranked: Mapping[System, System] = field(default_factory=dict)
     judged: Mapping[str, float] = field(default_factory=dict)
+    ms: Mapping[str, float] = field(default_factory=dict)
     comparisons: Sequence[Comparison] = ()
+    notices: Sequence[str] = ()
 
     def comparison(self, system: System | None, baseline: System) -> Comparison | None:
         """The comparison of these two, None where they were not compared."""
@@ -101,7 +110,19 @@ def rerank_depth(runs: Runs, firsts: Sequence[System]) -> int:
     return next((depth for depth in RERANKED if size(depth) <= MOST_RERANKED), RERANKED[-1])
 
 
-def second_stages(runs: Runs, firsts: Sequence[System]) -> dict[System, System]:
+def cross_encoder_for(runs: Runs, firsts: Sequence[System]) -> tuple[CrossEncoder | None, list[str]]:
+    """(the cross-encoder or None, notices): the packaged one only where it has no more than ``MOST_READ`` to read."""
+    pairs = RERANKED[-1] * len(firsts) * sum(len(runs.queries(split)[0]) for split in ("dev", "test"))
+    tokens = pairs * (runs.chunks.tokens / len(runs.chunks.texts) + TOKENS_PER_QUERY)
+    if tokens <= MOST_READ or os.environ.get("RERANKER_MODEL"):
+        return load_reranker(), []
+    return None, [
+        f"A cross-encoder would have to read {pairs:,} pairs, {tokens:,.0f} tokens, which is done up to {MOST_READ:,}: "
+        "RERANKER_MODEL=ms-marco-minilm does it all the same."
+    ]
+
+
+def second_stages(runs: Runs, firsts: Sequence[System], cross: CrossEncoder | None) -> dict[System, System]:
     """{first stage: its two-stage system}, where a reranker helps on dev.
 
     Of two rerankers the one that is better on dev is taken. Late interaction uses the token vectors of the encoder that
@@ -109,8 +130,7 @@ def second_stages(runs: Runs, firsts: Sequence[System]) -> dict[System, System]:
     """
     folder, depth = runs.chunks.folder, rerank_depth(runs, firsts)
     base = LateInteraction(load_late_interaction(), folder)
-    cross = load_reranker()
-    others = [(CrossEncoderReranker(cross), RERANKED[-1])] if cross is not None else []  # each pair is read anew
+    others = [(CrossEncoderReranker(cross, folder), RERANKED[-1])] if cross is not None else []
     helpful: dict[System, System] = {}
     for first in firsts:
         late = LateInteraction(token_encoder(first.encoder), folder, "tuned late interaction") if first.tuned else base
@@ -154,26 +174,31 @@ def score_systems(systems: Systems, tuned: Tuned, sources: Sources) -> Scores:
         return Scores(base, base)
     all_systems = {system.name: system for system in (*systems.untrained, *tuned.systems)}
     dev = {name: runs.scores(system, "dev") for name, system in all_systems.items()}
-    untrained, tuned_pick = systems.untrained[-1], None  # named before test is read, where dev cannot choose it
+    untrained, tuned_pick = systems.hybrid, None  # named before test is read, where dev cannot choose it
     if sources.dev and not sources.dev_made:
         untrained = all_systems[nominee({system.name: dev[system.name] for system in systems.untrained})]
     if tuned.systems:
         best = simplest({system.name: dev[system.name] for system in tuned.systems})
         tuned_pick = all_systems[best] if np.mean(dev[best]) > np.mean(dev[base.name]) else None
     firsts = list(dict.fromkeys(system for system in (base, untrained, tuned_pick) if system))
-    reranked = second_stages(runs, firsts)
+    cross, notices = cross_encoder_for(runs, firsts)
+    reranked = second_stages(runs, firsts, cross)
     all_systems |= {system.name: system for system in reranked.values()}
     on_final = {name: runs.scores(system, final) for name, system in all_systems.items()}
     judged: dict[str, float] = {}
+    ms: dict[str, float] = {}
     for name, system in all_systems.items():
         if sources.dev:
             dev[name] = runs.scores(system, "dev")
-            put_on_scoreboard(runs, system, "dev")
+            ms[name] = put_on_scoreboard(runs, system, "dev")["ms"]
         if final == "test":
-            judged[name] = put_on_scoreboard(runs, system, "test")["judged@10"]
+            row = put_on_scoreboard(runs, system, "test")
+            judged[name], ms[name] = row["judged@10"], row["ms"]
     keep_rows(runs, list(all_systems))
     comparisons = compare_picks(base, untrained, tuned_pick, reranked, on_final)
-    return Scores(base, untrained, tuned_pick, final, dev, on_final, reranked, judged, comparisons)
+    return Scores(
+        base, untrained, tuned_pick, systems.untrained, final, dev, on_final, reranked, judged, ms, comparisons, notices
+    )
 
 
 def compare_picks(

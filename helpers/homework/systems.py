@@ -1,5 +1,6 @@
 """The systems of the homework: what each is made of, how it searches, and its runs on dev and test."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,12 +9,26 @@ from sentence_transformers import SentenceTransformer
 
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import Qrels, best_weight, per_query
-from helpers.homework.chunks import Chunks, K
+from helpers.homework.chunks import Chunks, K, encode_texts
+from helpers.homework.options import training_options
 from helpers.homework.sources import FEW_DEV, Sources
-from helpers.retrieval.first_stages import Retriever, Run, WeightedHybrid, fuse, max_pool
+from helpers.models.embed import LocalEmbedder
+from helpers.models.load import encoder_names, load_encoder
+from helpers.retrieval.first_stages import (
+    ByDocument,
+    Dense,
+    Retriever,
+    Run,
+    WeightedHybrid,
+    fuse,
+    max_pool,
+    with_questions,
+)
 from helpers.retrieval.rerankers import Reranker, TwoStage, second_stage
 from helpers.store.files import fingerprint
 from helpers.store.stages import Stages
+
+MOST_ENCODED = 750_000  # tokens that an encoder twice as large as MiniLM encodes in about five minutes on two cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +41,7 @@ class System:
     tuned : whether that encoder was tuned;  matrix : of an adapter on its query vectors, or None
     words, vectors : the two systems of a hybrid, else None
     first : the first stage of a system with a reranker, else None
+    questions : how many questions its index holds beside the chunks
     """
 
     retriever: Retriever
@@ -36,6 +52,7 @@ class System:
     words: "System | None" = None
     vectors: "System | None" = None
     first: "System | None" = None
+    questions: int = 0
 
     @property
     def name(self) -> str:
@@ -53,9 +70,10 @@ class System:
         return self.encoder is None
 
 
-def system_of(chunks: Chunks, retriever: Retriever, **parts) -> System:
-    """A system whose retriever searches the chunks; ``parts`` are the other fields of ``System``."""
-    return System(retriever, fingerprint(retriever.name, retriever.key, chunks.key), **parts)
+def system_of(chunks: Chunks, retriever: Retriever, texts: Mapping[str, str] | None = None, **parts) -> System:
+    """A system whose retriever searches the chunks, or ``texts`` that hold more; ``parts`` are other fields of it."""
+    key = chunks.key if texts is None else fingerprint(texts)
+    return System(retriever, fingerprint(retriever.name, retriever.key, key), **parts)
 
 
 def _retrieved(system: System, queries: Mapping[str, str], depth: int) -> Run:
@@ -199,12 +217,14 @@ def with_reranker(runs: Runs, first: System, reranker: Reranker, depth: int) -> 
 class Systems:
     """The untrained systems and what gives their runs.
 
-    untrained : cheapest first: the encoder, which is taken for the present system, BM25, and their hybrid where any
-        query is judged
+    untrained : cheapest first: the encoder, which is taken for the present system, and BM25; where any query is judged,
+        their hybrid, the encoder over an index with questions, and the other encoders
+    notices : sentences for the reader
     """
 
     runs: Runs
     untrained: Sequence[System]
+    notices: Sequence[str] = ()
 
     @property
     def encoder(self) -> System:
@@ -216,12 +236,55 @@ class Systems:
         """BM25 alone."""
         return self.untrained[1]
 
+    @property
+    def hybrid(self) -> System:
+        """The encoder and BM25, fused; where any query is judged."""
+        return self.untrained[2]
+
+
+def with_its_questions(chunks: Chunks, sources: Sources) -> System | None:
+    """The encoder over an index that holds the questions one could train on beside the chunks; None without any.
+
+    It needs no training, and is the control that a tuned encoder has to pass: the same questions, used the plain way.
+    """
+    options = [option for option in training_options(chunks, sources, chunks.embedder) if not option.headless]
+    if not options:
+        return None
+    texts, parents = with_questions(chunks.texts, options[-1].queries, options[-1].positives)
+    encoder = chunks.dense.embedder.encoder
+    dense = Dense(LocalEmbedder(encoder, "encoder + questions"), chunks.folder).index(texts)
+    return system_of(chunks, ByDocument(dense, parents), texts, encoder=encoder, questions=len(parents))
+
+
+def another_encoder(chunks: Chunks, name: str, stages: Stages) -> System:
+    """Another encoder over the chunks."""
+    label = os.path.basename(name) if os.path.isdir(name) else name
+    embedder = LocalEmbedder(load_encoder(name), label)
+    tell = lambda n: f"{n:,} encoded"  # noqa: E731
+    stages.run(f"vectors of {label}", encode_texts, embedder, chunks.texts, str(chunks.folder), tell=tell)
+    return system_of(chunks, Dense(embedder, chunks.folder).index(chunks.texts), encoder=embedder.encoder)
+
 
 def untrained_systems(chunks: Chunks, sources: Sources, stages: Stages) -> Systems:
-    """The encoder, BM25 and the hybrid over the chunks; made questions do not choose the weight of the hybrid."""
+    """What can be had without training; made questions do not choose the weight of the hybrid.
+
+    Encoders beside the first are measured where the passages have at most ``MOST_ENCODED`` tokens, or where
+    ``ENCODER_MODEL`` names them.
+    """
     runs = Runs(sources.collection, chunks, stages)
     encoder = system_of(chunks, chunks.dense, encoder=chunks.dense.embedder.encoder)
     systems = [encoder, system_of(chunks, chunks.bm25)]
-    if sources.final:
-        systems.append(hybrid(runs, systems[1], encoder, "hybrid (weighted)", not sources.dev_made))
-    return Systems(runs, systems)
+    if not sources.final:
+        return Systems(runs, systems)
+    systems.append(hybrid(runs, systems[1], encoder, "hybrid (weighted)", not sources.dev_made))
+    expanded = with_its_questions(chunks, sources)
+    systems += [expanded] if expanded else []
+    first, *others = encoder_names()
+    if others and chunks.tokens > MOST_ENCODED and not os.environ.get("ENCODER_MODEL"):
+        named = os.pathsep.join([first, *others])
+        notice = (
+            f"{chunks.tokens:,} tokens are too many to encode them by {' and '.join(others)} too, which is measured "
+            f"up to {MOST_ENCODED:,}: ENCODER_MODEL={named} does it all the same."
+        )
+        return Systems(runs, systems, [notice])
+    return Systems(runs, [*systems, *(another_encoder(chunks, name, stages) for name in others)])

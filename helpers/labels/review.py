@@ -169,7 +169,7 @@ class Panel(ipywidgets.VBox):
         return "(buttons to accept and reject: run this notebook to see them)"
 
 
-class Verdict(BaseModel):
+class Grade(BaseModel):
     """A person's verdict on one passage for a query: 2 answers it, 1 helps with it, 0 does not."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -211,9 +211,9 @@ class Reviews:
 
     def read(self) -> pd.DataFrame:
         """The verdicts that count: columns query, doc, grade, comment."""
-        rows = read_rows(self.file, Verdict).values() if self.file.is_file() else []
+        rows = read_rows(self.file, Grade).values() if self.file.is_file() else []
         table = pd.DataFrame(
-            [(v.query, v.doc, v.grade, v.comment or "") for v in rows], columns=list(Verdict.model_fields)
+            [(v.query, v.doc, v.grade, v.comment or "") for v in rows], columns=list(Grade.model_fields)
         )
         return table.drop_duplicates(["query", "doc"], keep="last").reset_index(drop=True)
 

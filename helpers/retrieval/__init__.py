@@ -1,10 +1,21 @@
 """Runs: first stages (BM25, dense, hybrid) and rerankers, ``{query_id: {doc_id: score}}``, higher is better."""
 
-from helpers.retrieval.first_stages import BM25, Dense, Hybrid, WeightedHybrid, fuse, nearest, truncate
+from helpers.retrieval.first_stages import (
+    BM25,
+    ByDocument,
+    Dense,
+    Hybrid,
+    WeightedHybrid,
+    fuse,
+    nearest,
+    truncate,
+    with_questions,
+)
 from helpers.retrieval.rerankers import CohereReranker, CrossEncoderReranker, LateInteraction, TwoStage, second_stage
 
 __all__ = [
     "BM25",
+    "ByDocument",
     "CohereReranker",
     "CrossEncoderReranker",
     "Dense",
@@ -16,4 +27,5 @@ __all__ = [
     "nearest",
     "second_stage",
     "truncate",
+    "with_questions",
 ]

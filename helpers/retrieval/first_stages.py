@@ -255,6 +255,25 @@ class ByDocument(Retriever):
         return max_pool(self.inner.retrieve(queries, 3 * k), self.parents, k)
 
 
+def with_questions(
+    corpus: Mapping[str, str], queries: Mapping[str, str], positives: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """(texts, parents) of an index that holds, beside each passage, the questions that it answers.
+
+    ``positives`` are {query_id: {doc_id: grade}} of questions with known passages, such as those one could train on. A
+    ``ByDocument`` over these texts and parents ranks a passage by the best of itself and its questions; a passage
+    without questions ranks as it did. Source: Nogueira and Lin, From doc2query to docTTTTTquery, 2019.
+    """
+    parents = {
+        f"{doc} ? {q}": doc
+        for q, docs in positives.items()
+        for doc, grade in docs.items()
+        if grade > 0 and doc in corpus
+    }
+    questions = {key: queries[key.removeprefix(f"{doc} ? ")] for key, doc in parents.items()}
+    return {**corpus, **questions}, parents
+
+
 def nearest(queries: Mapping[str, str], vectors: np.ndarray, ids: Sequence[str], passages: np.ndarray, k: int) -> Run:
     """The k passages of the highest dot product for each query, exactly; ties by id."""
     found: Run = {}

@@ -20,6 +20,7 @@ from helpers.store.files import fingerprint
 from helpers.store.progress import tracked
 
 BLOCK = 100  # queries at a time, with the token vectors of their passages in memory
+PAIRS = 256  # that a cross-encoder reads between two writings of their scores
 MOST_LOADED = 4000  # passages whose token vectors stay in memory between two blocks: about 0.5 GB at 150 tokens
 
 
@@ -113,14 +114,34 @@ class LateInteraction(Reranker):
 
 
 class CrossEncoderReranker(Reranker):
-    """A cross-encoder reads query and passage together; scores are the model's own, higher is better."""
+    """A cross-encoder reads query and passage together; scores are the model's own, higher is better.
 
-    def __init__(self, model: CrossEncoder, name: str = "cross-encoder"):
+    With a folder, the scores of several queries' pairs are kept there in a file, so that no pair is read twice and an
+    interrupted run goes on where it stopped. A single query is always read anew, for its time to be true.
+    """
+
+    def __init__(self, model: CrossEncoder, folder: Path | None = None, name: str = "cross-encoder"):
         self.model, self.name = model, name
+        self._known = Answers(Path(folder) / f"pairs_{model_key(model)}.jsonl") if folder is not None else None
 
     @property
     def key(self) -> str:
         return fingerprint("cross-encoder", model_key(self.model))
+
+    def rerank(self, queries: Mapping[str, str], run: Run, corpus: Mapping[str, str], k: int = 50) -> Run:
+        """As in ``Reranker``; what the folder has is not read again."""
+        if self._known is None or len(run) < 2:
+            return super().rerank(queries, run, corpus, k)
+        best = truncate(run, k)
+        pairs = {(q, d): (queries[q], corpus[d]) for q, docs in best.items() for d in docs}
+        keys = {ids: fingerprint(*pair) for ids, pair in pairs.items()}
+        new = {keys[ids]: pair for ids, pair in pairs.items() if keys[ids] not in self._known}
+        todo = sorted(new, key=lambda key: sum(map(len, new[key])))  # a batch takes as long as its longest pair
+        blocks = [todo[start : start + PAIRS] for start in range(0, len(todo), PAIRS)]
+        for block in tracked(blocks, f"Reranking ({self.name})", f"{PAIRS} pairs"):
+            scores = self.model.predict([new[key] for key in block], show_progress_bar=False)
+            self._known.keep(dict(zip(block, map(float, scores), strict=True)))
+        return {q: top_k(list(docs), [self._known[keys[q, d]] for d in docs], k) for q, docs in best.items()}
 
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         return self.model.predict([(query, p) for p in passages], show_progress_bar=False)

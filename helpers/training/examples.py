@@ -57,7 +57,7 @@ class Example(TrainingRow):
     negative_examples: list[Text]
 
 
-class Judgment(TrainingRow):
+class JudgedPair(TrainingRow):
     """Whether a passage is relevant to a query."""
 
     query: Text
@@ -73,7 +73,7 @@ class Citation(TrainingRow):
     is_cited: bool
 
 
-SCHEMAS: dict[str, type[TrainingRow]] = {PAIRS: Pair, EXAMPLES: Example, JUDGMENTS: Judgment, CITATIONS: Citation}
+SCHEMAS: dict[str, type[TrainingRow]] = {PAIRS: Pair, EXAMPLES: Example, JUDGMENTS: JudgedPair, CITATIONS: Citation}
 
 
 def _schema_of(row: Any) -> str:

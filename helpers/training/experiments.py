@@ -19,7 +19,17 @@ from helpers.collection.collection import Collection
 from helpers.evaluation.choosing import DEV_PASSAGES, DevReranking, DevRetrieval, dev_corpus, reranker_of
 from helpers.evaluation.measures import choose_weight, evaluate
 from helpers.models.embed import CachedEmbedder, LocalEmbedder
-from helpers.models.load import PACKAGED, load_encoder, load_late_interaction, model_key, pair_encoder, token_encoder
+from helpers.models.load import (
+    PACKAGED,
+    encoder_names,
+    full_name,
+    load_encoder,
+    load_late_interaction,
+    load_reranker,
+    model_key,
+    pair_encoder,
+    token_encoder,
+)
 from helpers.retrieval.first_stages import BM25, Dense, Run
 from helpers.retrieval.rerankers import LateInteraction
 from helpers.store.evidence import RESULTS, Id, Piece, read_evidence
@@ -37,6 +47,7 @@ from helpers.training.tune import (
     tuned_encoder,
 )
 
+CROSS_ENCODER = "ms-marco-minilm"  # the packaged one
 SIZES = (0, 125, 250, 500, 1000, None)  # None: all
 SEEDS = (0, 1, 2)  # of the learning curve
 BUDGET = 500  # questions in the comparisons of negatives and of recipes
@@ -80,7 +91,8 @@ class Trial(NamedTuple):
 class Attempt(NamedTuple):
     """One attempt at a reranker, which reorders the best ``depth`` passages of the tuned encoder.
 
-    kind, start : "late interaction" or "cross-encoder", and the encoder that it starts from
+    kind, start : "late interaction" or "cross-encoder", and the encoder that it starts from, or the packaged
+        cross-encoder
     questions : number of training questions; 0 is the untrained reranker
     negatives, per_query : their kind, and how many a question has
     model : the name under which the trained model is kept
@@ -138,6 +150,7 @@ def reranker_attempts() -> Iterator[Attempt]:
     yield Attempt("late interaction, untrained, tuned encoder's tokens", questions=0)
     yield Attempt("late interaction, tuned", model="late-interaction-tuned")  # that of notebook 07
     yield Attempt("cross-encoder, mean pooling, listwise", "cross-encoder", questions=300, per_query=4, recipe=cross)
+    yield Attempt("cross-encoder, packaged, untrained, best 20", "cross-encoder", CROSS_ENCODER, questions=0, depth=20)
 
 
 TRAININGS: dict[str, Callable[[], Iterator[Trial]]] = {
@@ -169,7 +182,7 @@ def keys(name: str, shared: str) -> dict[Id, str]:
 
 def table_file(name: str, collection: Collection) -> Path:
     """The file of a table: committed for the default collection and the packaged encoder, else in the build folder."""
-    default = collection.name == "pydocs" and os.environ.get("ENCODER_MODEL", "") in ("", PACKAGED)
+    default = collection.name == "pydocs" and full_name(encoder_names()[0]) == PACKAGED
     return (RESULTS if default else collection.build / "results") / f"{name}.csv"
 
 
@@ -305,8 +318,11 @@ class RerankerBench:
 
         The checkpoint is the one that orders the passages of ``near`` best, for the dev queries.
         """
-        encoder, cross = self.encoders[attempt.start], attempt.kind == "cross-encoder"
-        model = (pair_encoder if cross else token_encoder)(encoder)
+        cross = attempt.kind == "cross-encoder"
+        if attempt.start == CROSS_ENCODER:
+            model = load_reranker(CROSS_ENCODER)
+        else:
+            model = (pair_encoder if cross else token_encoder)(self.encoders[attempt.start])
         if not attempt.questions:
             return model, 0.0
         tune = finetune_reranker if cross else finetune_late_interaction

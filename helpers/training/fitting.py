@@ -30,7 +30,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from helpers.collection.collection import Collection
-from helpers.models.load import load_trained, model_key, quiet_files
+from helpers.models.load import load_trained, model_key
+from helpers.models.packaged import quiet_files
 from helpers.store.files import WorkbookError, fingerprint, write_text
 from helpers.store.progress import progress_bar
 from helpers.training.losses import SAMPLERS, loss_for
