@@ -108,7 +108,7 @@ def test_a_piece_has_the_columns_that_it_is_measured_in(only, small, untrained):
 def test_a_bench_is_made_when_a_piece_is_and_not_before(small, untrained, monkeypatch):
     monkeypatch.setattr(Dense, "index", lambda *_: pytest.fail("something was indexed"))
     pieces = all_pieces(small)
-    assert len(pieces) == 14 + 6 + 7 + 4
+    assert len(pieces) == 14 + 6 + 7 + 5
     assert results("negatives", small).empty
     with pytest.raises(pytest.fail.Exception, match="was indexed"):
         pieces[0].make()
@@ -165,7 +165,7 @@ def test_the_keys_of_rerankers_change_with_the_recipe_of_their_first_stage(monke
 
 def test_every_row_has_a_key_of_its_own():
     found = [key for name in experiments.EXPERIMENTS for key in experiments.keys(name, "shared").values()]
-    assert len(set(found)) == len(found) == 31
+    assert len(set(found)) == len(found) == 32
 
 
 def test_another_collection_or_encoder_has_its_tables_in_the_build_folder(monkeypatch, pydocs_collection):
