@@ -345,7 +345,7 @@ def test_answers_under_way_at_an_interrupt_are_kept(service, monkeypatch, tmp_pa
     def interrupted(self, conversation, schema):
         begun.wait()
         if asked_of(conversation) == "pair 0":
-            Event().wait(0.2)  # until the main thread does nothing but wait
+            Event().wait(1.0)  # until the main thread does nothing but wait
             signal.pthread_kill(main_thread().ident, signal.SIGINT)
         return one(self, conversation, schema)
 
