@@ -45,7 +45,11 @@ def of_the_file(name: str, *texts) -> np.ndarray:
     words.no_padding()
     words.enable_truncation(512)
     read = words.encode(*texts)
-    session = of_the_file.sessions.setdefault(name, onnxruntime.InferenceSession(str(folder / "model.onnx")))
+    if name not in of_the_file.sessions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # two processes of tests share two cores
+        of_the_file.sessions[name] = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+    session = of_the_file.sessions[name]
     fields = {"input_ids": read.ids, "attention_mask": read.attention_mask, "token_type_ids": read.type_ids}
     return session.run(None, {field: np.array([values]) for field, values in fields.items()})[0][0]
 
