@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 # Colours that most eyes can tell apart.
 COLORS = ["#2f6db5", "#d1682a", "#3a8f5c", "#8b5bb0", "#b8860b", "#c2477f", "#5f6b7a", "#1f9aa8"]
@@ -66,8 +66,8 @@ def interval_rows(table: pd.DataFrame, value: str, low: str, high: str, names: S
 def log_milliseconds(axes) -> None:
     """Make the x axis one of milliseconds a query, on a log scale."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("milliseconds a query, one at a time, on this machine (log scale)")
 
