@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import ndcg_score
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import AUTHORS, Collection
 from helpers.evaluation import measures as evaluation
 from helpers.evaluation.comparing import compare
 from helpers.evaluation.measures import (
@@ -24,6 +24,8 @@ from helpers.evaluation.measures import (
     evaluate,
     holm,
     interval,
+    judged_only,
+    latencies,
     latency,
     per_query,
     randomisation_test,
@@ -32,6 +34,7 @@ from helpers.evaluation.measures import (
     record_systems,
     with_interval,
 )
+from helpers.evaluation.report import format_scoreboard
 from helpers.retrieval.first_stages import Retriever, fuse
 from helpers.store.files import WorkbookError
 
@@ -300,7 +303,9 @@ def test_recorded_run_is_on_the_scoreboard_and_in_a_file(collection):
     assert (row["system"], row["split"], row["n_queries"]) == ("BM25 → reranker", "test", 2)
     assert (row["ms_per_query"], row["usd_per_1000_queries"]) == (1.23, 0.5)
     low, high = interval(per_query(collection.qrels["test"], RUN)["ndcg@10"].tolist())
+    judged = evaluate(collection.qrels["test"], judged_only(collection.qrels["test"], RUN))["ndcg@10"]
     expected = {**evaluate(collection.qrels["test"], RUN), "n_queries": 2, "ndcg@10_low": low, "ndcg@10_high": high}
+    expected |= {"ndcg@10_judged": judged}
     assert scores == expected == with_interval(collection.qrels["test"], RUN)
     assert row["ndcg@10"] == pytest.approx(scores["ndcg@10"], rel=1e-5)
     assert row["ndcg@10_low"] <= row["ndcg@10"] <= row["ndcg@10_high"]
@@ -366,6 +371,49 @@ def test_recorded_systems_have_time_and_price_and_bare_runs_have_neither(collect
     assert len(read_scoreboard(collection)) == 4
 
 
+def test_only_the_judged_passages_of_a_run_are_kept_in_their_order():
+    run = {"q": {"unknown": 9.0, "right": 5.0, "wrong": 4.0}, "other": {"x": 1.0}}
+    assert judged_only({"q": {"wrong": 0, "right": 1}}, run) == {"q": {"right": 5.0, "wrong": 4.0}, "other": {}}
+
+
+SLICED = Collection(
+    "sliced",
+    {d: f"text of {d}" for d in "abcd"},
+    {"q1": "one", "q2": "two", "q3": "three"},
+    {"test": {"q1": {"a": 1}, "q2": {"b": 1}, "q3": {"c": 1}}},
+    query_info={"q1": {"slice": "typed"}, "q2": {"slice": "described"}, "q3": {"slice": "typed"}},
+    sentences={"test": ({"d/0": "what d is for"}, {"d/0": {"d": 1}})},
+)
+
+
+def test_each_slice_of_a_split_has_a_row_and_so_have_the_authors_sentences():
+    # q1 is right at rank 1, q3 not at all: (1 + 0) / 2 for "typed"; q2 is right at rank 2: 1 / log2(3)
+    run = {"q1": {"a": 2.0}, "q2": {"x": 2.0, "b": 1.0}, "q3": {"x": 1.0}, "d/0": {"d": 1.0}}
+    record(SLICED, "test", "A", run, "02")
+    board = read_scoreboard(SLICED).set_index("split")
+    assert board["n_queries"].to_dict() == {"test": 3, "test/described": 1, "test/typed": 2, AUTHORS: 1}
+    assert board.loc["test/typed", "ndcg@10"] == 0.5
+    assert board.loc["test/described", "ndcg@10"] == pytest.approx(1 / np.log2(3), abs=1e-5)
+    assert board.loc[AUTHORS, "ndcg@10"] == 1.0
+    table = format_scoreboard(read_scoreboard(SLICED))
+    assert table.loc["A", ["nDCG@10", "described", "typed", "authors"]].tolist() == ["0.544", "0.631", "0.500", "1.000"]
+
+
+def test_a_run_without_the_authors_sentences_has_no_row_of_them():
+    record(SLICED, "test", "B", {"q1": {"a": 2.0}, "q2": {"b": 1.0}, "q3": {}}, "02")
+    board = read_scoreboard(SLICED)
+    assert AUTHORS not in set(board[board["system"] == "B"]["split"])
+    assert "authors" not in format_scoreboard(board)
+
+
+def test_where_little_was_judged_the_score_of_the_judged_stands_beside():
+    run = {"q1": {"unseen": 3.0, "a": 2.0}, "q2": {"b": 1.0}, "q3": {"c": 1.0}}
+    record(SLICED, "test", "found more", run, "02")
+    table = format_scoreboard(read_scoreboard(SLICED))
+    # q1: the right one second, 1 / log2(3) = 0.631; of the judged alone it comes first
+    assert table.loc["found more", ["nDCG@10", "Judged@10", "of the judged"]].tolist() == ["0.877", "0.833", "1.000"]
+
+
 class Asked(Retriever):
     """Keeps the searches it was asked for."""
 
@@ -402,6 +450,25 @@ def test_latency_times_at_most_n_queries(monkeypatch):
     retriever = Asked()
     latency(retriever, {f"q{i}": "text" for i in range(100)}, n=4)
     assert len(retriever.searches) == 3 + 4
+
+
+def test_systems_are_timed_in_turn_and_their_rounds_tell_the_spread(monkeypatch):
+    # two queries, two rounds: A takes 1 and 3, then 5 and 7 ms; B 10 and 10, then 20 and 20 ms
+    clock(monkeypatch, [1.0, 10.0, 3.0, 10.0, 5.0, 20.0, 7.0, 20.0])
+    a, b = Asked(), Asked()
+    a.name, b.name = "A", "B"
+    took = latencies([a, b], {f"q{i}": f"text {i}" for i in range(5)}, n=2, rounds=2)
+    assert took.loc["A", ["ms", "ms_low", "ms_high", "timed"]].tolist() == pytest.approx([4.0, 2.0, 6.0, 4])
+    assert took.loc["B", ["ms", "ms_low", "ms_high"]].tolist() == pytest.approx([15.0, 10.0, 20.0])
+    assert took.loc["A", "ms_p95"] == pytest.approx(6.7)  # 95 % of the way from the first of four to the last
+
+
+def test_a_slow_system_sits_out_the_rest_of_a_round(monkeypatch):
+    clock(monkeypatch, [600.0, 1.0, 600.0, 1.0, 1.0])
+    slow, fast = Asked(), Asked()
+    slow.name, fast.name = "slow", "fast"
+    took = latencies([slow, fast], {f"q{i}": f"text {i}" for i in range(6)}, rounds=1, seconds=1.0)
+    assert took["timed"].to_dict() == {"slow": 2, "fast": 3}
 
 
 @pytest.mark.parametrize("n", [1, 3])

@@ -368,7 +368,26 @@ def test_check_refuses_a_bad_row_even_where_another_piece_is_chosen():
     assert maker.made == []
 
 
-def test_the_command_line_ends_with_1_and_a_sentence(monkeypatch, capsys):
+@pytest.fixture
+def no_pairs(monkeypatch):
+    """The commands without the cross-encoder's pairs; what they were called with is returned."""
+    called = []
+    monkeypatch.setattr(evidence_commands, "make_pairs", lambda collection, say: called.append("make"))
+    monkeypatch.setattr(evidence_commands, "check_pairs", lambda collection, commit, say: called.append(commit))
+    return called
+
+
+def test_pairs_are_made_with_all_or_alone_and_are_checked_too(no_pairs, monkeypatch, capsys):
+    monkeypatch.setattr(evidence_commands, "open_collection", lambda *name: TINY)
+    monkeypatch.setattr(evidence_commands, "all_pieces", lambda collection: Maker().pieces)
+    assert (main(["make", "--only", "pairs"]), no_pairs) == (0, ["make"])
+    assert capsys.readouterr().out == ""
+    assert (main(["make", "--only", "curve"]), no_pairs) == (0, ["make"])
+    assert (main(["make"]), no_pairs) == (0, ["make", "make"])
+    assert (main(["check", "--commit", "c0ffee"]), no_pairs) == (0, ["make", "make", "c0ffee"])
+
+
+def test_the_command_line_ends_with_1_and_a_sentence(monkeypatch, capsys, no_pairs):
     monkeypatch.setattr(evidence_commands, "open_collection", lambda *name: TINY)
     monkeypatch.setattr(evidence_commands, "all_pieces", lambda collection: Maker().pieces)
     assert main(["make", "--only", "nothing"]) == 1
@@ -383,7 +402,7 @@ def test_the_command_line_ends_with_1_and_a_sentence(monkeypatch, capsys):
     assert "more than 0.03 apart" in shown.err
 
 
-def test_make_that_is_killed_says_that_it_goes_on(monkeypatch, capsys):
+def test_make_that_is_killed_says_that_it_goes_on(monkeypatch, capsys, no_pairs):
     monkeypatch.setattr(evidence_commands, "open_collection", lambda *name: TINY)
     monkeypatch.setattr(evidence_commands, "all_pieces", lambda collection: Maker(stop=3).pieces)
     assert main(["make"]) == 130
@@ -391,7 +410,7 @@ def test_make_that_is_killed_says_that_it_goes_on(monkeypatch, capsys):
     assert len(results_of(TINY)["curve.csv"].splitlines()) == 1 + 2
 
 
-def test_check_is_of_the_default_collection_and_make_of_the_chosen_one(monkeypatch):
+def test_check_is_of_the_default_collection_and_make_of_the_chosen_one(monkeypatch, no_pairs):
     asked = []
     monkeypatch.setattr(evidence_commands, "open_collection", lambda *name: asked.append(name) or TINY)
     monkeypatch.setattr(evidence_commands, "all_pieces", lambda collection: Maker().pieces)
@@ -399,7 +418,7 @@ def test_check_is_of_the_default_collection_and_make_of_the_chosen_one(monkeypat
     assert asked == [(), ("pydocs",)]
 
 
-def test_the_commit_that_is_checked_out_chooses_unless_another_is_named(monkeypatch):
+def test_the_commit_that_is_checked_out_chooses_unless_another_is_named(monkeypatch, no_pairs):
     asked = []
     monkeypatch.setattr(evidence_commands, "open_collection", lambda *name: TINY)
     monkeypatch.setattr(evidence_commands, "all_pieces", lambda collection: Maker().pieces)

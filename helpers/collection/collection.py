@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.collection import chunking, pydocs, readers
+from helpers.collection.sentences import sentence_splits
 from helpers.store.files import DATA, ROOT, WorkbookError, build_dir, build_path, fingerprint, write_text
 
 BUILT_IN = ("pydocs",)
 SPLITS = ("train", "dev", "test")
 _SAME = {"val": "dev", "valid": "dev", "validation": "dev", "all": "all", "qrels": "all"}
+AUTHORS = "authors"  # the name of the test sentences among the splits
 SHARE_DEV_FROM = 100  # dev queries from which on half of them may become a train split
 
 
@@ -27,6 +29,8 @@ class Collection:
     query_info : {query_id: what is known of the query, such as kind or library}
     clicked : ids of the queries whose labels are clicks of a search log, not judgments
     notices : sentences about what was found and put right when the collection was opened
+    sentences : {"train" or "test": (queries, qrels)} of what the passages' authors wrote over their examples; one known
+        right passage each and nothing else judged
     """
 
     name: str
@@ -37,6 +41,7 @@ class Collection:
     query_info: dict[str, dict] = field(default_factory=dict)
     clicked: frozenset[str] = frozenset()
     notices: list[str] = field(default_factory=list)
+    sentences: dict[str, tuple[dict[str, str], dict[str, dict[str, int]]]] = field(default_factory=dict)
 
     @property
     def build(self) -> Path:
@@ -46,15 +51,40 @@ class Collection:
     @property
     def key(self) -> str:
         """A fingerprint of passages, queries and judgments: results of two keys must not be mixed."""
-        return fingerprint(self.corpus, self.queries, self.qrels)
+        slices = [self.query_info.get(q, {}).get("slice") for q in self.queries]
+        return fingerprint(self.corpus, self.queries, self.qrels, self.sentences, slices)
 
     def split(self, name: str) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-        """Queries and qrels of one split; raises WorkbookError when the collection has none of that name."""
-        if name not in self.qrels:
+        """Queries and qrels of a split, of one slice of it ("test/typed"), or of the test sentences (``AUTHORS``).
+
+        Raises WorkbookError when the collection has none of that name.
+        """
+        if name == AUTHORS and self.sentences:
+            return self.sentences["test"]
+        whole, _, part = name.partition("/")
+        qrels = self.qrels.get(whole, {})
+        if part:
+            qrels = {q: docs for q, docs in qrels.items() if self.query_info.get(q, {}).get("slice") == part}
+        if not qrels:
             raise WorkbookError(
                 f"The collection {self.name} has no {name} split (it has {', '.join(self.qrels) or 'none'})."
             )
-        return {q: self.queries[q] for q in self.qrels[name]}, self.qrels[name]
+        return {q: self.queries[q] for q in qrels}, qrels
+
+    def slices(self, split: str) -> list[str]:
+        """The slices of a split, as "test/typed", by what the queries' metadata say under "slice"; [] where it is one.
+
+        Slices are kinds of query that are scored apart, since a system can gain on one and lose on the other. One
+        without a relevant passage is left out.
+        """
+        qrels = self.qrels.get(split, {})
+        answered = [q for q, docs in qrels.items() if any(grade > 0 for grade in docs.values())]
+        named = {self.query_info.get(q, {}).get("slice") for q in answered}
+        return sorted(f"{split}/{name}" for name in named) if len(named) > 1 and None not in named else []
+
+    def asked(self, split: str) -> dict[str, str]:
+        """What a system is asked that is reported on a split: its queries and, on the final one, the test sentences."""
+        return self.split(split)[0] | (self.split(AUTHORS)[0] if self.sentences and split == self.final_split else {})
 
     @property
     def final_split(self) -> str | None:
@@ -151,7 +181,7 @@ def _open_pydocs() -> Collection:
     folder = DATA / "pydocs"
     queries, info = readers.read_texts(folder / "queries.jsonl")
     qrels = {s: readers.read_qrels(folder / "qrels" / f"{s}.tsv", queries, passages) for s in ("dev", "test")}
-    return Collection("pydocs", passages, queries, qrels, pages, info)
+    return Collection("pydocs", passages, queries, qrels, pages, info, sentences=sentence_splits(pages))
 
 
 def own_name(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Scores of a run with their intervals, tests of significance, weights chosen on dev, and the scoreboard."""
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import pandas as pd
 from ir_measures import RR, Judged, P, R, nDCG
 from scipy import stats
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import AUTHORS, Collection
 from helpers.retrieval.first_stages import Retriever, Run, fuse
 from helpers.store.files import DATA, WorkbookError, fingerprint, write_text
 
@@ -27,6 +28,7 @@ MEASURES = {
 }
 RESAMPLES = 9_999
 WEIGHTS = tuple(i / 10 for i in range(11))  # of a fusion
+TIMINGS = ("ms_p95", "ms_low", "ms_high")  # beside the median, where systems were timed together
 COLUMNS = [
     "system",
     "notebook",
@@ -39,7 +41,9 @@ COLUMNS = [
     "recall@100",
     "mrr@10",
     "judged@10",
+    "ndcg@10_judged",
     "ms_per_query",
+    *TIMINGS,
     "usd_per_1000_queries",
 ]
 
@@ -80,16 +84,20 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
 
 
 def first_pool(collection: Collection, split: str) -> Qrels | None:
-    """The judgments of a split without those that were added for tuned systems; None where there are no later ones.
+    """The judgments of a split's described queries as they were before other systems' finds were judged too.
 
-    ``data/<collection>/later.tsv`` names the later pairs. Scores by these judgments show what a pool of untrained
-    systems hid. Queries whose relevant passages were all judged later are left out of such a score.
+    ``later.tsv`` and ``completed.tsv`` in ``data/<collection>/`` name the pairs that came later. Scores by the first
+    judgments show what a pool of a few untrained systems hid. None where there are no later ones; queries whose
+    relevant passages were all judged later are left out of such a score.
     """
-    path = DATA / collection.name / "later.tsv"
-    if not path.is_file():
+    files = [file for name in ("later", "completed") if (file := DATA / collection.name / f"{name}.tsv").is_file()]
+    if not files:
         return None
-    later = {tuple(line.split("\t")[:2]) for line in path.read_text(encoding="utf-8").splitlines()[1:]}
-    return {q: {d: g for d, g in docs.items() if (q, d) not in later} for q, docs in collection.qrels[split].items()}
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    later = {tuple(line.split("\t")[:2]) for line in lines}
+    described = f"{split}/described"
+    qrels = collection.split(described if described in collection.slices(split) else split)[1]
+    return {q: {d: g for d, g in docs.items() if (q, d) not in later} for q, docs in qrels.items()}
 
 
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
@@ -102,14 +110,31 @@ def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
-    """What ``evaluate`` gives, the number of queries ``n_queries``, and the 95 % interval of nDCG@10.
+def judged_only(qrels: Qrels, run: Run) -> Run:
+    """The run without the passages that nobody judged for their query, the others in their order.
 
-    The interval's ends are ``ndcg@10_low`` and ``ndcg@10_high``.
+    nDCG of it is the score of what is known: neither too low, as where unjudged passages count as wrong, nor a bound.
+    Source: Sakai, Alternatives to Bpref, SIGIR 2007 (condensed lists).
+    """
+    return {q: {d: score for d, score in docs.items() if d in qrels.get(q, {})} for q, docs in run.items()}
+
+
+def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
+    """What ``evaluate`` gives, with the 95 % interval of nDCG@10 and what it is of the judged passages alone.
+
+    The interval's ends are ``ndcg@10_low`` and ``ndcg@10_high``, the number of queries ``n_queries``, and nDCG@10 of
+    ``judged_only`` is ``ndcg@10_judged``.
     """
     scores = per_query(qrels, run)
     low, high = interval(scores["ndcg@10"].tolist())
-    return {**scores.mean().to_dict(), "n_queries": len(scores), "ndcg@10_low": low, "ndcg@10_high": high}
+    judged = float(per_query(qrels, judged_only(qrels, run))["ndcg@10"].mean())
+    return {
+        **scores.mean().to_dict(),
+        "n_queries": len(scores),
+        "ndcg@10_low": low,
+        "ndcg@10_high": high,
+        "ndcg@10_judged": judged,
+    }
 
 
 def randomisation_test(differences: Sequence[float]) -> float:
@@ -163,15 +188,48 @@ def choose_weight(qrels: Qrels, first: Run, second: Run, measure: str = "ndcg@10
 
 def latency(retriever: Retriever, queries: Mapping[str, str], n: int = 30) -> float:
     """Median milliseconds to find ten passages, one query at a time, after a warm-up; at most n queries are timed."""
-    texts = list(queries.values())[: n + 3]
-    for text in texts[:3]:
-        retriever.search(text, 10)
-    took = []
-    for text in texts[3:] or texts:
-        start = time.perf_counter()
-        retriever.search(text, 10)
-        took.append((time.perf_counter() - start) * 1000)
-    return float(np.median(took))
+    return float(latencies([retriever], queries, n, rounds=1, seconds=math.inf).loc[retriever.name, "ms"])
+
+
+def latencies(
+    systems: Sequence[Retriever], queries: Mapping[str, str], n: int = 200, rounds: int = 3, seconds: float = 1.5
+) -> pd.DataFrame:
+    """How long each system takes to find ten passages, one query at a time, after a warm-up of three.
+
+    The systems answer in turn, query by query, so that a slow minute of the machine is everyone's. There are several
+    rounds over at most ``n`` queries; a system that has used up its ``seconds`` sits out the rest of a round.
+
+    Returns one row per system: ``ms``, the median; ``ms_p95``, the 95th percentile; ``ms_low`` and ``ms_high``, the
+    lowest and highest median of a round, which a difference must exceed to mean anything; ``timed``, the number of
+    queries.
+    """
+    texts = list(queries.values())
+    for system in systems:
+        for text in texts[:3]:
+            system.search(text, 10)
+    timed = texts[3:][:n] or texts
+    took: dict[str, list[list[float]]] = {system.name: [] for system in systems}
+    for _ in range(rounds):
+        for name in took:
+            took[name].append([])
+        for text in timed:
+            for system in systems:
+                of_round = took[system.name][-1]
+                if sum(of_round) < 1000 * seconds:
+                    start = time.perf_counter()
+                    system.search(text, 10)
+                    of_round.append((time.perf_counter() - start) * 1000)
+    rows = {}
+    for name, of_rounds in took.items():
+        every, medians = [ms for part in of_rounds for ms in part], [float(np.median(part)) for part in of_rounds]
+        rows[name] = {
+            "ms": float(np.median(every)),
+            "ms_p95": float(np.percentile(every, 95)),
+            "ms_low": min(medians),
+            "ms_high": max(medians),
+            "timed": len(every),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def read_scoreboard(collection: Collection) -> pd.DataFrame:
@@ -183,31 +241,37 @@ def read_scoreboard(collection: Collection) -> pd.DataFrame:
 
 
 def record(
-    collection: Collection, split: str, system: str, run: Run, notebook: str, ms: float = float("nan"), usd: float = 0.0
+    collection: Collection,
+    split: str,
+    system: str,
+    run: Run,
+    notebook: str,
+    ms: float = float("nan"),
+    usd: float = 0.0,
+    timings: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Score a run on a split, keep it under ``runs/`` and put it on the scoreboard; returns ``with_interval``'s scores.
 
-    ``ms`` is the milliseconds per query, ``usd`` the dollars per 1,000 queries. A system measured again replaces its
-    row. When the collection has changed, the scoreboard starts anew.
+    ``ms`` is the milliseconds per query, ``usd`` the dollars per 1,000 queries, ``timings`` the ``TIMINGS``. Where the
+    split has slices, each gets a row of its own, and so do the authors' sentences where the run has them. A system
+    measured again replaces its rows. When the collection has changed, the scoreboard starts anew.
     """
-    scores = with_interval(collection.split(split)[1], run)
-    row = {
-        "system": system,
-        "notebook": notebook,
-        "split": split,
-        "ms_per_query": round(ms, 2),
-        "usd_per_1000_queries": usd,
-        **scores,
-    }
+    splits = [split, *collection.slices(split)]
+    if collection.sentences and set(collection.split(AUTHORS)[0]) <= set(run):
+        splits.append(AUTHORS)
+    scores = {name: with_interval(collection.split(name)[1], run) for name in splits}
+    about = {"system": system, "notebook": notebook, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd}
+    about |= {name: round(value, 2) for name, value in (timings or {}).items()}
     board = read_scoreboard(collection)
-    board = board[(board["system"] != system) | (board["split"] != split)]
-    board = pd.DataFrame([*board.to_dict("records"), row], columns=COLUMNS)
+    board = board[(board["system"] != system) | ~board["split"].isin(splits)]
+    rows = [{**about, "split": name, **values} for name, values in scores.items()]
+    board = pd.DataFrame([*board.to_dict("records"), *rows], columns=COLUMNS)
     write_text(collection.build / "scoreboard.csv", board.to_csv(index=False, float_format="%.6g"))
     write_text(collection.build / "scoreboard.key", collection.key)
     path = _run_file(collection, split, system)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(run, ensure_ascii=False))
-    return scores
+    return scores[split]
 
 
 def record_systems(
@@ -215,13 +279,15 @@ def record_systems(
 ) -> pd.DataFrame:
     """``record`` all runs, {system name: run}; returns their rows of the scoreboard.
 
-    Each system is timed on the split's queries. A run without a system of its name has no latency, and costs nothing.
+    The systems are timed together on the split's queries (``latencies``). A run without a system of its name has no
+    latency, and costs nothing.
     """
-    queries, _ = collection.split(split)
-    ms = {system.name: latency(system, queries) for system in systems}
+    took = latencies(systems, collection.split(split)[0])
     usd = {system.name: system.usd_per_1000_queries for system in systems}
     for name, run in runs.items():
-        record(collection, split, name, run, notebook, ms.get(name, float("nan")), usd.get(name, 0.0))
+        timed = took.loc[name] if name in took.index else pd.Series(dtype=float)
+        ms, timings = timed.get("ms", float("nan")), {column: timed[column] for column in TIMINGS if column in timed}
+        record(collection, split, name, run, notebook, ms, usd.get(name, 0.0), timings)
     board = read_scoreboard(collection)
     return board[(board["split"] == split) & board["system"].isin(runs)]
 

@@ -11,9 +11,11 @@ from IPython.display import display
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import AUTHORS, Collection
 from helpers.evaluation.measures import read_scoreboard
 from helpers.store.files import write_text
+
+WELL_JUDGED = 0.95  # Judged@10 from which on a score needs no second one beside it
 
 
 def png(figure: Figure) -> str:
@@ -77,7 +79,11 @@ class Findings:
 
 
 def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """The scoreboard's rows of one split for people to read: best first, the interval in one column, three decimals."""
+    """The scoreboard's rows of one split for people to read: best first, the interval in one column, three decimals.
+
+    Beside nDCG@10 of the whole split stands that of each slice of it, and of the authors' sentences. Where less than
+    0.95 of what some system shows first was judged, nDCG@10 of the judged passages alone stands beside ``Judged@10``.
+    """
     rows = board[board["split"] == split].sort_values(["ndcg@10", "system"], ascending=[False, True])
     table = pd.DataFrame(
         {"system": rows["system"], "queries": rows["n_queries"], "nDCG@10": rows["ndcg@10"].map("{:.3f}".format)}
@@ -85,6 +91,10 @@ def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     table["95 % interval"] = [
         f"{low:.3f} – {high:.3f}" for low, high in zip(rows["ndcg@10_low"], rows["ndcg@10_high"], strict=True)
     ]
+    slices = [name for name in dict.fromkeys(board["split"]) if name.startswith(f"{split}/")]
+    for name in sorted(slices) + [AUTHORS] * (split == "test" and AUTHORS in set(board["split"])):
+        scores = board[board["split"] == name].set_index("system")["ndcg@10"]
+        table[name.rpartition("/")[2]] = rows["system"].map(scores).map(_three)
     for column, shown in (
         ("recall@10", "R@10"),
         ("recall@100", "R@100"),
@@ -92,9 +102,17 @@ def format_scoreboard(board: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         ("judged@10", "Judged@10"),
     ):
         table[shown] = rows[column].map("{:.3f}".format)
+    if (rows["judged@10"] < WELL_JUDGED).any():
+        few = rows["judged@10"] < WELL_JUDGED
+        table["of the judged"] = rows["ndcg@10_judged"].where(few).map(_three)
     table["ms/query"] = rows["ms_per_query"].map("{:.1f}".format)
     table["$/1000 queries"] = rows["usd_per_1000_queries"].map("{:.3f}".format)
     return table.set_index("system")
+
+
+def _three(score: float) -> str:
+    """Three decimals, or nothing for a score that there is not."""
+    return f"{score:.3f}" if score == score else ""
 
 
 def scoreboards(board: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -3,6 +3,7 @@
 import os
 import time
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from helpers.models.embed import VectorCache, encode
 from helpers.models.load import model_key
 from helpers.models.services import asking, clip, cohere_client, price
 from helpers.retrieval.first_stages import Retriever, Run, fuse, top_k, truncate
+from helpers.retrieval.read_pairs import pair_key
 from helpers.store.answers import Answers
 from helpers.store.files import fingerprint
-from helpers.store.progress import tracked
+from helpers.store.progress import progress_bar, tracked
 
 BLOCK = 100  # queries at a time, with the token vectors of their passages in memory
 PAIRS = 256  # that a cross-encoder reads between two writings of their scores
@@ -117,11 +119,18 @@ class CrossEncoderReranker(Reranker):
     """A cross-encoder reads query and passage together; scores are the model's own, higher is better.
 
     With a folder, the scores of several queries' pairs are kept there in a file, so that no pair is read twice and an
-    interrupted run goes on where it stopped. A single query is always read anew, for its time to be true.
+    interrupted run goes on where it stopped; ``given`` are scores that are known before (``read_pairs.known_pairs``).
+    A single query is always read anew, for its time to be true.
     """
 
-    def __init__(self, model: CrossEncoder, folder: Path | None = None, name: str = "cross-encoder"):
-        self.model, self.name = model, name
+    def __init__(
+        self,
+        model: CrossEncoder,
+        folder: Path | None = None,
+        name: str = "cross-encoder",
+        given: Mapping[str, float] | None = None,
+    ):
+        self.model, self.name, self.given = model, name, given or {}
         self._known = Answers(Path(folder) / f"pairs_{model_key(model)}.jsonl") if folder is not None else None
 
     @property
@@ -134,14 +143,17 @@ class CrossEncoderReranker(Reranker):
             return super().rerank(queries, run, corpus, k)
         best = truncate(run, k)
         pairs = {(q, d): (queries[q], corpus[d]) for q, docs in best.items() for d in docs}
-        keys = {ids: fingerprint(*pair) for ids, pair in pairs.items()}
-        new = {keys[ids]: pair for ids, pair in pairs.items() if keys[ids] not in self._known}
+        keys = {ids: pair_key(*pair) for ids, pair in pairs.items()}
+        known = ChainMap(self._known, self.given)
+        new = {keys[ids]: pair for ids, pair in pairs.items() if keys[ids] not in known}
         todo = sorted(new, key=lambda key: sum(map(len, new[key])))  # a batch takes as long as its longest pair
         blocks = [todo[start : start + PAIRS] for start in range(0, len(todo), PAIRS)]
-        for block in tracked(blocks, f"Reranking ({self.name})", f"{PAIRS} pairs"):
-            scores = self.model.predict([new[key] for key in block], show_progress_bar=False)
-            self._known.keep(dict(zip(block, map(float, scores), strict=True)))
-        return {q: top_k(list(docs), [self._known[keys[q, d]] for d in docs], k) for q, docs in best.items()}
+        with progress_bar(len(todo), f"Reranking ({self.name})", "pair") as bar:
+            for block in blocks:
+                scores = self.model.predict([new[key] for key in block], show_progress_bar=False)
+                self._known.keep(dict(zip(block, map(float, scores), strict=True)))
+                bar.update(len(block))
+        return {q: top_k(list(docs), [known[keys[q, d]] for d in docs], k) for q, docs in best.items()}
 
     def score(self, query: str, passages: Sequence[str]) -> np.ndarray:
         return self.model.predict([(query, p) for p in passages], show_progress_bar=False)

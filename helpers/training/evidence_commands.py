@@ -21,7 +21,9 @@ from helpers.training.experiments import (
     shared_key,
     table_file,
 )
+from helpers.training.pair_evidence import check_pairs, make_pairs
 
+PAIRS = "pairs"  # the name of the cross-encoder's scores beside those of the tables
 Say = Callable[[str], None]
 
 
@@ -129,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make", help="make the evidence anew, or go on with it (an hour or two)")
-    making.add_argument("--only", default="", help="a table, or a table and a part of a row's name: recipes/width")
+    making.add_argument(
+        "--only", default="", help="a table, a table and a part of a row's name as in recipes/width, or pairs"
+    )
     checking = commands.add_parser("check", help="make one quick piece again and compare it with the committed one")
     checking.add_argument(
         "--commit", default="", help="what chooses the piece; by default the commit that is checked out"
@@ -140,10 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> None:
         collection = open_collection() if chosen.command == "make" else open_collection("pydocs")
         pieces = all_pieces(collection)
-        if chosen.command == "make":
-            make(collection, pieces, chosen.only, say)
-        else:
+        if chosen.command == "check":
             check(collection, pieces, chosen.commit or head(), say)
+            check_pairs(collection, chosen.commit or head(), say)
+            return
+        if chosen.only != PAIRS:
+            make(collection, pieces, chosen.only, say)
+        if chosen.only in ("", PAIRS):
+            make_pairs(collection, say)
 
     return exit_code(command)
 

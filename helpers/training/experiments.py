@@ -164,7 +164,7 @@ EXPERIMENTS: dict[str, Callable[[], Iterator[Trial | Attempt]]] = {**TRAININGS, 
 def shared_key(collection: Collection) -> str:
     """A fingerprint of what every row depends on: the encoder's weights and all texts. Nothing is encoded for it."""
     data = open_training_set(collection)
-    texts = [collection.corpus, data.queries, data.positives, data.dev, data.dev_qrels]
+    texts = [collection.corpus, data.queries, data.positives, *data.watched]
     return fingerprint(model_key(load_encoder()), *texts, DEV_PASSAGES, UNLIKE)
 
 
@@ -218,12 +218,13 @@ class EncoderBench:
     def __init__(self, collection: Collection):
         self.collection = collection
         self.data: TrainingSet = open_training_set(collection)
+        self.queries, self.qrels = self.data.watched
         self.tables = collection.build / "lancedb"
         self.base = Dense(LocalEmbedder(load_encoder(), "encoder"), self.tables).index(collection.corpus)
         self.bm25 = BM25().index(collection.corpus)
-        small = dev_corpus(collection.corpus, self.data.dev_qrels, self.base.retrieve(self.data.dev))
-        self.dev = DevRetrieval(self.data.dev, self.data.dev_qrels, small)
-        self.whole = DevRetrieval(self.data.dev, self.data.dev_qrels, collection.corpus)
+        small = dev_corpus(collection.corpus, self.qrels, self.base.retrieve(self.queries))
+        self.dev = DevRetrieval(self.queries, self.qrels, small)
+        self.whole = DevRetrieval(self.queries, self.qrels, collection.corpus)
 
     def triplets(self, trial: Trial) -> list[Triplet]:
         """The training rows of a trial; the recipe's seed draws its questions."""
@@ -244,7 +245,7 @@ class EncoderBench:
 
     def run(self, trial: Trial) -> dict:
         """Train one trial and score it on dev; returns {column: value} of its row."""
-        record, run = {}, self.base.retrieve(self.data.dev)
+        record, run = {}, self.base.retrieve(self.queries)
         if trial.size != 0:
             rows = self.triplets(trial)
             trained = finetune_encoder(self.collection, rows, self.dev, load_encoder(), trial.recipe, trial.model)
@@ -258,7 +259,7 @@ class EncoderBench:
             "questions": len(self.data.queries) if trial.size is None else trial.size,
         }
         row |= {"start": record["dev"]["start"], "small dev": record["dev"]["best"]} if record else {}
-        scores = evaluate(self.data.dev_qrels, run) if run else {}
+        scores = evaluate(self.qrels, run) if run else {}
         row |= {measure: scores[measure] for measure in WHOLE if scores}
         row = {column: round(value, 5) if isinstance(value, float) else value for column, value in row.items()}
         return row | {"seconds": round(record.get("seconds", 0))}
@@ -293,6 +294,7 @@ class RerankerBench:
 
     def __init__(self, bench: EncoderBench):
         self.collection, self.data, self.tables = bench.collection, bench.data, bench.tables
+        self.queries, self.qrels = bench.queries, bench.qrels
         tuned = tuned_encoder(self.collection, self.data, bench.base).model
         self.encoders = {"encoder": load_encoder(), "tuned encoder": tuned}
         self.first = Dense(LocalEmbedder(tuned, "tuned encoder"), self.tables).index(self.collection.corpus)
@@ -326,23 +328,23 @@ class RerankerBench:
         if not attempt.questions:
             return model, 0.0
         tune = finetune_reranker if cross else finetune_late_interaction
-        dev = DevReranking(self.data.dev, self.data.dev_qrels, near, self.collection.corpus)
+        dev = DevReranking(self.queries, self.qrels, near, self.collection.corpus)
         done = tune(self.collection, self.triplets(attempt), dev, model, attempt.recipe, attempt.model)
         return done.model, done.record["seconds"]
 
     def run(self, attempt: Attempt) -> dict:
         """Train an attempt and score it on dev, alone and mixed with the first stage; returns {column: value}."""
-        near = self.first.retrieve(self.data.dev, attempt.depth)
+        near = self.first.retrieve(self.queries, attempt.depth)
         model, seconds = self.trained(attempt, near)
-        scores = reranker_of(model).rerank(self.data.dev, near, self.collection.corpus, attempt.depth)
-        weight, means = choose_weight(self.data.dev_qrels, near, scores)
+        scores = reranker_of(model).rerank(self.queries, near, self.collection.corpus, attempt.depth)
+        weight, means = choose_weight(self.qrels, near, scores)
         return {
             "name": attempt.name,
             "seed": attempt.recipe.seed,
             "start": attempt.start,
             "questions": attempt.questions,
             "first stage": round(means[0.0], 5),
-            "alone": round(evaluate(self.data.dev_qrels, scores)["ndcg@10"], 5),
+            "alone": round(evaluate(self.qrels, scores)["ndcg@10"], 5),
             "mixed": round(means[weight], 5),
             "weight": weight,
             "seconds": round(seconds),

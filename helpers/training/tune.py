@@ -36,13 +36,17 @@ class RerankerPlan(NamedTuple):
 RERANKER = RerankerPlan(800, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5))
 
 
+WATCHED = "dev/described"  # the slice that the committed evidence was watched on; half the queries take half the time
+
+
 @dataclass(frozen=True)
 class TrainingSet:
-    """What to train on and what to choose checkpoints by.
+    """What to train on and what to choose by.
 
     queries, positives : {query_id: text} to train on, and {query_id: {doc_id: grade}}
-    dev, dev_qrels : the same of the queries that choose
+    dev, dev_qrels : the same of the queries that choose weights and systems
     source : a sentence that says where they come from
+    watch : the ids of the dev queries that a training is watched on; None where these are all
     """
 
     queries: dict[str, str]
@@ -50,6 +54,13 @@ class TrainingSet:
     dev: dict[str, str]
     dev_qrels: dict[str, dict[str, int]]
     source: str
+    watch: frozenset[str] | None = None
+
+    @property
+    def watched(self) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+        """(queries, qrels) of the dev queries whose score chooses a training's checkpoint."""
+        ids = self.dev if self.watch is None else [q for q in self.dev if q in self.watch]
+        return {q: self.dev[q] for q in ids}, {q: self.dev_qrels[q] for q in ids}
 
 
 def training_set(collection: Collection, questions: Sequence[Question], held_out: float = 0.25) -> TrainingSet:
@@ -78,7 +89,10 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     origin = " and ".join(sources) + (f" less {len(repeated):,} that repeat a held-out query" if repeated else "")
     if "dev" in collection.qrels:
         dev, dev_qrels = collection.split("dev")
-        return TrainingSet(queries, positives, dev, dev_qrels, f"Training on {origin}; {len(dev)} dev queries choose.")
+        watch = frozenset(collection.split(WATCHED)[1]) if WATCHED in collection.slices("dev") else None
+        watching = f", {len(watch)} of them the checkpoint" if watch else ""
+        origin = f"Training on {origin}; {len(dev)} dev queries choose{watching}."
+        return TrainingSet(queries, positives, dev, dev_qrels, origin, watch)
     pairs = build_triplets(collection.corpus, queries, positives, "in-batch")
     if len(pairs) < 2:
         raise WorkbookError(
@@ -122,8 +136,8 @@ def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Tra
     ``finetune_encoder`` does.
     """
     pairs = build_triplets(collection.corpus, data.queries, data.positives, "in-batch")
-    small = dev_corpus(collection.corpus, data.dev_qrels, base.retrieve(data.dev))
-    dev = DevRetrieval(data.dev, data.dev_qrels, small)
+    watched, qrels = data.watched
+    dev = DevRetrieval(watched, qrels, dev_corpus(collection.corpus, qrels, base.retrieve(watched)))
     return finetune_encoder(collection, pairs, dev, load_encoder(), name="encoder-tuned")
 
 
