@@ -58,7 +58,8 @@ lint: setup
 notebooks: setup
 	@$(BIN)/python -m helpers.course refresh --notebooks "$(NOTEBOOKS)"
 
-# Make the committed evidence anew; run it again to go on. ONLY=recipes is one table, ONLY=recipes/width a part of it.
+# Make the committed evidence anew; run it again to go on. ONLY=recipes is one table, ONLY=recipes/width a part of it,
+# ONLY=pairs the scores of the cross-encoder.
 evidence: setup
 	@$(BIN)/python -m helpers.training.evidence_commands make --only "$(ONLY)"
 

@@ -80,6 +80,46 @@ def made(splits: dict[str, dict[str, dict[str, int]]]) -> Collection:
     return Collection("made", {"d1": "one", "d2": "two"}, queries, splits)
 
 
+def in_slices() -> Collection:
+    kinds = {"q0": "typed", "q1": "described", "q2": "typed", "q3": "empty"}
+    collection = made({"dev": judged(4, 6), "test": judged(0, 3) | {"q3": {"d1": 0}}})
+    collection.query_info = {q: {"slice": name} for q, name in kinds.items()} | {q: {} for q in ("q4", "q5")}
+    collection.sentences = {
+        "train": ({"d2/0": "two of them"}, {"d2/0": {"d2": 1}}),
+        "test": ({"d1/0": "one of them"}, {"d1/0": {"d1": 1}}),
+    }
+    return collection
+
+
+def test_slices_are_named_by_the_metadata_and_have_something_relevant():
+    assert in_slices().slices("test") == ["test/described", "test/typed"]
+    assert in_slices().slices("dev") == in_slices().slices("train") == []
+
+
+def test_a_slice_opens_like_a_split():
+    queries, qrels = in_slices().split("test/typed")
+    assert queries == {"q0": "question q0", "q2": "question q2"}
+    assert qrels == {"q0": {"d1": 1, "d2": 0}, "q2": {"d1": 1, "d2": 0}}
+    with pytest.raises(WorkbookError, match=r"made has no test/spoken split \(it has dev, test\)"):
+        in_slices().split("test/spoken")
+
+
+def test_the_authors_sentences_are_asked_with_the_final_split():
+    collection = in_slices()
+    assert collection.split("authors") == ({"d1/0": "one of them"}, {"d1/0": {"d1": 1}})
+    assert set(collection.asked("test")) == {"q0", "q1", "q2", "q3", "d1/0"}
+    assert set(collection.asked("dev")) == {"q4", "q5"}
+    with pytest.raises(WorkbookError, match="has no authors split"):
+        made({"test": judged(0, 3)}).split("authors")
+
+
+def test_another_slice_or_sentence_is_another_collection():
+    one, other, third = in_slices(), in_slices(), in_slices()
+    other.query_info["q0"] = {"slice": "described"}
+    third.sentences = {}
+    assert len({one.key, other.key, third.key}) == 3
+
+
 def state(folder: Path) -> dict[str, tuple]:
     """All that can change in a folder."""
     paths = [folder, *folder.rglob("*")]

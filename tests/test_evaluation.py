@@ -22,6 +22,7 @@ from helpers.evaluation.measures import (
     MEASURES,
     choose_weight,
     evaluate,
+    evaluate_slices,
     holm,
     interval,
     judged_only,
@@ -397,6 +398,14 @@ def test_each_slice_of_a_split_has_a_row_and_so_have_the_authors_sentences():
     assert board.loc[AUTHORS, "ndcg@10"] == 1.0
     table = format_scoreboard(read_scoreboard(SLICED))
     assert table.loc["A", ["nDCG@10", "described", "typed", "authors"]].tolist() == ["0.544", "0.631", "0.500", "1.000"]
+
+
+def test_evaluate_slices_gives_the_whole_and_its_parts():
+    run = {"q1": {"a": 2.0}, "q2": {"x": 2.0, "b": 1.0}, "q3": {"x": 1.0}}
+    scores = evaluate_slices(SLICED, "test", run)
+    assert scores["n_queries"].to_dict() == {"test": 3, "described": 1, "typed": 2}
+    assert scores["mrr@10"].to_dict() == pytest.approx({"test": 0.5, "described": 0.5, "typed": 0.5})
+    assert evaluate_slices(SLICED, "test", run | {"d/0": {"d": 1.0}}).loc["authors", "ndcg@10"] == 1.0
 
 
 def test_a_run_without_the_authors_sentences_has_no_row_of_them():

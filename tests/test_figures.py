@@ -19,7 +19,7 @@ from helpers.course.figures import (
     wardrobe,
 )
 from helpers.course.shop import Product
-from helpers.evaluation.plots import COLORS, efficient
+from helpers.evaluation.plots import COLORS, efficient, scores_by_slice
 
 
 def texts(axes) -> list[str]:
@@ -205,6 +205,22 @@ def test_spread_lines_are_the_means_with_the_range_as_a_band():
 def test_the_frontier_keeps_what_nothing_beats_in_both():
     table = pd.DataFrame({"ms": [1, 5, 5, 9, 20], "ndcg@10": [0.2, 0.4, 0.3, 0.4, 0.5]}, index=list("abcde"))
     assert list(efficient(table).index) == ["a", "b", "e"]  # d is slower than b and no better
+
+
+def test_each_system_has_a_point_for_each_slice_the_best_by_the_first_on_top():
+    table = pd.DataFrame({"described": [0.1, 0.3], "typed": [0.5, 0.4]}, index=["words", "meaning"])
+    (axes,) = scores_by_slice(table, "It turns").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["words", "meaning"]
+    points = {c.get_label(): c.get_offsets().tolist() for c in axes.collections if c.get_label() in table}
+    assert points == {"described": [[0.1, 0], [0.3, 1]], "typed": [[0.5, 0], [0.4, 1]]}
+    assert (headline(axes), legend(axes)) == ("It turns", ["described", "typed"])
+
+
+def test_two_times_whose_spreads_overlap_are_equally_fast():
+    table = pd.DataFrame({"ms": [5.0, 6.0, 20.0], "ndcg@10": [0.3, 0.4, 0.4]}, index=list("abc"))
+    spread = table.assign(ms_low=[4.0, 4.5, 19.0], ms_high=[5.5, 7.0, 21.0])
+    assert list(efficient(table).index) == ["a", "b"]
+    assert list(efficient(spread).index) == ["b"]  # a is not surely faster, and worse
 
 
 # Wardrobes

@@ -191,6 +191,24 @@ def test_queries_that_repeat_a_held_out_one_are_left_out():
     assert "41 synthetic questions and 8 train queries less 3 that repeat a held-out query; 4 dev" in data.source
 
 
+def test_only_the_described_dev_queries_watch_a_training_where_there_are_slices():
+    kinds = {q: {"slice": "described" if q in ("v0", "v2") else "typed"} for q in ASKED}
+    sliced = Collection("small", PASSAGES, ASKED, JUDGED, query_info=kinds)
+    data = training_set(sliced, SYNTHETIC)
+    assert (data.dev, data.dev_qrels) == ({q: ASKED[q] for q in JUDGED["dev"]}, JUDGED["dev"])
+    assert data.watched == ({q: ASKED[q] for q in ("v0", "v2")}, {q: JUDGED["dev"][q] for q in ("v0", "v2")})
+    assert data.source.endswith("4 dev queries choose, 2 of them the checkpoint.")
+    whole = training_set(collection("dev"), SYNTHETIC)
+    assert whole.watched == (whole.dev, whole.dev_qrels)
+
+
+def test_a_question_that_repeats_an_authors_test_sentence_is_left_out():
+    sentences = {"test": ({"d1/0": "Sort the rows by two columns"}, {"d1/0": {"d1": 1}})}
+    given = Collection("small", PASSAGES, ASKED, JUDGED, sentences=sentences)
+    data = training_set(given, [*SYNTHETIC, Question("g-x", "sort rows by two columns", "keyword", "d2")])
+    assert "g-x" not in data.queries
+
+
 @pytest.mark.parametrize("splits", [(), ("test",), ("dev", "test")])
 def test_nothing_to_train_on_is_one_sentence(splits):
     with pytest.raises(WorkbookError, match=r"^The collection small has neither .*make questions with notebook 03\.$"):

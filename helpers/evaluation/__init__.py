@@ -5,14 +5,17 @@ from helpers.evaluation.comparing import compare
 from helpers.evaluation.measures import (
     choose_weight,
     evaluate,
+    evaluate_slices,
     first_pool,
     holm,
     interval,
+    latencies,
     latency,
     per_query,
     randomisation_test,
     record_systems,
 )
+from helpers.evaluation.recorded import keep_run, recorded_runs
 from helpers.evaluation.report import Findings, format_scoreboard
 
 __all__ = [
@@ -23,12 +26,16 @@ __all__ = [
     "compare",
     "dev_corpus",
     "evaluate",
+    "evaluate_slices",
     "first_pool",
     "format_scoreboard",
     "holm",
     "interval",
+    "keep_run",
+    "latencies",
     "latency",
     "per_query",
     "randomisation_test",
     "record_systems",
+    "recorded_runs",
 ]

@@ -83,6 +83,24 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
     return per_query(qrels, run).mean().to_dict()
 
 
+def parts_of(collection: Collection, split: str, run: Run) -> list[str]:
+    """What a run of a split is scored on: the split, each of its slices, and the authors' sentences if it has them."""
+    authors = collection.sentences and set(collection.split(AUTHORS)[0]) <= set(run)
+    return [split, *collection.slices(split), *([AUTHORS] if authors else [])]
+
+
+def evaluate_slices(collection: Collection, split: str, run: Run) -> pd.DataFrame:
+    """``evaluate`` on the whole split and on each part of it (``parts_of``): a row a part, a column a measure.
+
+    The rows are called by the split ("test"), the slices ("typed") and "authors"; ``n_queries`` is how many each has.
+    """
+    rows = {}
+    for part in parts_of(collection, split, run):
+        scores = per_query(collection.split(part)[1], run)
+        rows[part.rpartition("/")[2]] = {"n_queries": len(scores), **scores.mean().to_dict()}
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"n_queries": int})
+
+
 def first_pool(collection: Collection, split: str) -> Qrels | None:
     """The judgments of a split's described queries as they were before other systems' finds were judged too.
 
@@ -256,9 +274,7 @@ def record(
     split has slices, each gets a row of its own, and so do the authors' sentences where the run has them. A system
     measured again replaces its rows. When the collection has changed, the scoreboard starts anew.
     """
-    splits = [split, *collection.slices(split)]
-    if collection.sentences and set(collection.split(AUTHORS)[0]) <= set(run):
-        splits.append(AUTHORS)
+    splits = parts_of(collection, split, run)
     scores = {name: with_interval(collection.split(name)[1], run) for name in splits}
     about = {"system": system, "notebook": notebook, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd}
     about |= {name: round(value, 2) for name, value in (timings or {}).items()}

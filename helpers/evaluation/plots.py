@@ -73,9 +73,18 @@ def log_milliseconds(axes) -> None:
 
 
 def efficient(table: pd.DataFrame, ms: str = "ms") -> pd.DataFrame:
-    """The rows that no other row beats in both ``ms`` (lower is better) and ``ndcg@10`` (higher), fastest first."""
-    rows = table.sort_values([ms, "ndcg@10"], ascending=[True, False])
-    return rows[rows["ndcg@10"] > rows["ndcg@10"].cummax().shift(fill_value=-1.0)]
+    """The rows that no other row beats in both ``ms`` (lower is better) and ``ndcg@10`` (higher), fastest first.
+
+    Where the table has ``ms_low`` and ``ms_high``, the spread of a time over its rounds, two rows whose spreads overlap
+    are equally fast: of them only the better one is kept.
+    """
+    low, high = (table[name].fillna(table[ms]) if name in table else table[ms] for name in ("ms_low", "ms_high"))
+    beaten = [
+        bool(((low <= high[i]) & (table["ndcg@10"] > table.loc[i, "ndcg@10"])).any())
+        or bool(((high < low[i]) & (table["ndcg@10"] >= table.loc[i, "ndcg@10"])).any())
+        for i in table.index
+    ]
+    return table[~np.array(beaten, dtype=bool)].sort_values([ms, "ndcg@10"], ascending=[True, False])
 
 
 def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
@@ -136,8 +145,27 @@ def grouped_scores(table: pd.DataFrame, title: str, ylabel: str = "nDCG@10") -> 
     return figure
 
 
+def scores_by_slice(table: pd.DataFrame, title: str) -> Figure:
+    """A point for each system (rows, the best by the first column on top) and slice (columns); nDCG@10 to the right."""
+    rows = table.sort_values(table.columns[0])
+    figure, axes = blank(8, 1.2 + 0.34 * len(rows))
+    heights = np.arange(len(rows))
+    axes.hlines(heights, rows.min(axis=1), rows.max(axis=1), color="#d8dde5", linewidth=2, zorder=1)
+    for i, name in enumerate(rows.columns):
+        axes.scatter(rows[name], heights, s=60, **look(i), label=name, zorder=3)
+    axes.set_yticks(heights, rows.index)
+    axes.set(xlabel="nDCG@10", xlim=(0, 1.1 * float(np.nanmax(rows.to_numpy()))))
+    axes.grid(axis="y", visible=False)
+    legend_beside(axes)
+    bold_title(axes, title)
+    return figure
+
+
 def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
-    """nDCG@10 against milliseconds per query; a line joins the systems that no other beats on both."""
+    """nDCG@10 against milliseconds per query; a line joins the systems that no other beats on both.
+
+    A bar through a point is the spread of its time over the rounds, where the board has it.
+    """
     rows = board.dropna(subset=["ms_per_query"]).sort_values("ms_per_query").reset_index(drop=True)
     frontier = efficient(rows, "ms_per_query")
     figure, axes = blank(8, 4.4)
@@ -145,6 +173,8 @@ def quality_and_cost(board: pd.DataFrame, title: str) -> Figure:
     for i, row in rows.iterrows():
         style = look(i) | {"color": COLORS[0] if i in frontier.index else COLORS[6]}
         axes.scatter(row["ms_per_query"], row["ndcg@10"], s=70, **style, label=row["system"], zorder=3)
+        if "ms_low" in row and row["ms_low"] == row["ms_low"]:
+            axes.plot([row["ms_low"], row["ms_high"]], [row["ndcg@10"]] * 2, color=style["color"], zorder=2)
     log_milliseconds(axes)
     axes.set(ylabel="nDCG@10")
     axes.set_ylim(bottom=0)

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sentence_transformers import CrossEncoder
 
+from helpers.collection.collection import AUTHORS
 from helpers.evaluation.comparing import Comparison, compared, corrected
 from helpers.evaluation.measures import latency, read_scoreboard, record
 from helpers.homework.sources import Sources
 from helpers.homework.systems import Runs, System, Systems, with_reranker
 from helpers.homework.tuning import Tuned
 from helpers.models.load import load_late_interaction, load_reranker, token_encoder
-from helpers.retrieval.first_stages import Retriever
+from helpers.retrieval.first_stages import Retriever, truncate
+from helpers.retrieval.read_pairs import known_pairs, pair_key
 from helpers.retrieval.rerankers import CrossEncoderReranker, LateInteraction
 from helpers.store.files import write_text
 
@@ -110,19 +111,32 @@ def rerank_depth(runs: Runs, firsts: Sequence[System]) -> int:
     return next((depth for depth in RERANKED if size(depth) <= MOST_RERANKED), RERANKED[-1])
 
 
-def cross_encoder_for(runs: Runs, firsts: Sequence[System]) -> tuple[CrossEncoder | None, list[str]]:
-    """(the cross-encoder or None, notices): the packaged one only where it has no more than ``MOST_READ`` to read."""
-    pairs = RERANKED[-1] * len(firsts) * sum(len(runs.queries(split)[0]) for split in ("dev", "test"))
-    tokens = pairs * (runs.chunks.tokens / len(runs.chunks.texts) + TOKENS_PER_QUERY)
+def cross_encoder_for(runs: Runs, firsts: Sequence[System]) -> tuple[CrossEncoderReranker | None, list[str]]:
+    """(the cross-encoder or None, notices): the packaged one only where it has no more than ``MOST_READ`` to read.
+
+    Pairs whose scores are committed need no reading.
+    """
+    model = load_reranker()
+    if model is None:
+        return None, []
+    given = known_pairs(runs.collection, model)
+    unread = {
+        pair_key(runs.queries(split)[0][q], runs.chunks.texts[d])
+        for split in ("dev", "test", AUTHORS)
+        for first in firsts
+        for q, docs in truncate(runs.of_chunks(first, split), RERANKED[-1]).items()
+        for d in docs
+    } - set(given)
+    tokens = len(unread) * (runs.chunks.tokens / len(runs.chunks.texts) + TOKENS_PER_QUERY)
     if tokens <= MOST_READ or os.environ.get("RERANKER_MODEL"):
-        return load_reranker(), []
+        return CrossEncoderReranker(model, runs.chunks.folder, given=given), []
     return None, [
-        f"A cross-encoder would have to read {pairs:,} pairs, {tokens:,.0f} tokens, which is done up to {MOST_READ:,}: "
-        "RERANKER_MODEL=ms-marco-minilm does it all the same."
+        f"A cross-encoder would have to read {len(unread):,} pairs, {tokens:,.0f} tokens, which is done up to "
+        f"{MOST_READ:,}: RERANKER_MODEL=ms-marco-minilm does it all the same."
     ]
 
 
-def second_stages(runs: Runs, firsts: Sequence[System], cross: CrossEncoder | None) -> dict[System, System]:
+def second_stages(runs: Runs, firsts: Sequence[System], cross: CrossEncoderReranker | None) -> dict[System, System]:
     """{first stage: its two-stage system}, where a reranker helps on dev.
 
     Of two rerankers the one that is better on dev is taken. Late interaction uses the token vectors of the encoder that
@@ -130,7 +144,7 @@ def second_stages(runs: Runs, firsts: Sequence[System], cross: CrossEncoder | No
     """
     folder, depth = runs.chunks.folder, rerank_depth(runs, firsts)
     base = LateInteraction(load_late_interaction(), folder)
-    others = [(CrossEncoderReranker(cross, folder), RERANKED[-1])] if cross is not None else []
+    others = [(cross, RERANKED[-1])] if cross is not None else []
     helpful: dict[System, System] = {}
     for first in firsts:
         late = LateInteraction(token_encoder(first.encoder), folder, "tuned late interaction") if first.tuned else base
@@ -155,7 +169,10 @@ def put_on_scoreboard(runs: Runs, system: System, split: str) -> dict[str, float
     retriever = runs.chunks.by_document(system.retriever)
     ms = runs.stages.run(f"latency: {name}", _latency, system, retriever, asked, tell=lambda ms: f"{ms:.1f} ms a query")
     usd = system.retriever.usd_per_1000_queries
-    scores = record(runs.collection, split, name, runs.of_documents(system, split), NOTEBOOK, ms, usd)
+    run = runs.of_documents(system, split)
+    if split == "test":
+        run = run | runs.of_documents(system, AUTHORS)
+    scores = record(runs.collection, split, name, run, NOTEBOOK, ms, usd)
     return scores | {"ms": ms, "usd": usd}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import AUTHORS, Collection
 from helpers.evaluation.measures import Qrels, best_weight, per_query
 from helpers.homework.chunks import Chunks, K, encode_texts
 from helpers.homework.options import training_options
@@ -97,8 +97,9 @@ class Runs:
     _kept: dict[str, Run] = field(default_factory=dict, repr=False)
 
     def queries(self, split: str) -> tuple[dict[str, str], Qrels]:
-        """(queries, qrels) of a split; both empty where the collection does not have it."""
-        return self.collection.split(split) if split in self.collection.qrels else ({}, {})
+        """(queries, qrels) of a split or of the authors' sentences; both empty where the collection has none."""
+        there = split in self.collection.qrels or (split == AUTHORS and self.collection.sentences)
+        return self.collection.split(split) if there else ({}, {})
 
     def of_chunks(self, system: System, split: str) -> Run:
         """The system's run over chunks; {} where there is no such split.

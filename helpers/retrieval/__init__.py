@@ -11,6 +11,7 @@ from helpers.retrieval.first_stages import (
     truncate,
     with_questions,
 )
+from helpers.retrieval.read_pairs import known_pairs
 from helpers.retrieval.rerankers import CohereReranker, CrossEncoderReranker, LateInteraction, TwoStage, second_stage
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TwoStage",
     "WeightedHybrid",
     "fuse",
+    "known_pairs",
     "nearest",
     "second_stage",
     "truncate",

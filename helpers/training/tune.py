@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
-from helpers.collection.collection import Collection
+from helpers.collection.collection import AUTHORS, Collection
 from helpers.collection.repeats import Repeats
 from helpers.collection.text import normalise
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
@@ -67,8 +67,8 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     """Train on the questions and the train split, choose by dev; without a dev split, choose by a part of the others.
 
     That part (the share ``held_out``) has no query and no passage in common with the rest. Test is never trained on: a
-    query that repeats one of dev or test, as ``repeats.Repeats`` finds them, is left out. Raises WorkbookError when
-    there is nothing to train on.
+    query that repeats one of dev, of test or of the authors' sentences, as ``repeats.Repeats`` finds them, is left out.
+    Raises WorkbookError when there is nothing to train on.
     """
     queries, positives = as_queries(questions)
     sources = [f"{len(queries):,} synthetic questions"] if queries else []
@@ -76,7 +76,9 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
         train, qrels = collection.split("train")
         queries, positives = queries | train, positives | qrels
         sources.append(f"{len(train):,} train queries")
-    measured = [split for split in ("dev", "test") if split in collection.qrels]
+    measured = [split for split in ("dev", "test") if split in collection.qrels] + [AUTHORS] * bool(
+        collection.sentences
+    )
     repeats = Repeats(text for split in measured for text in collection.split(split)[0].values())
     repeated = {q for q in positives if repeats(queries[q])}
     positives = {q: docs for q, docs in positives.items() if q not in repeated}
