@@ -504,7 +504,7 @@ def trade_off(table: pd.DataFrame, title: str) -> Figure:
         for _, row in rows[rows["k"] > 0].iterrows():
             write_above(axes, row["ms"], row["ndcg@10"], f"{row['k']:.0f}")
     log_milliseconds(axes)
-    axes.set(ylabel="nDCG@10 on dev")
+    axes.set(ylabel="nDCG@10 on dev (does not start at 0)")
     legend_beside(axes)
     bold_title(axes, title)
     return figure
