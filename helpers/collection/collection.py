@@ -64,7 +64,7 @@ class Collection:
         whole, _, part = name.partition("/")
         qrels = self.qrels.get(whole, {})
         if part:
-            qrels = {q: docs for q, docs in qrels.items() if self.query_info.get(q, {}).get("slice") == part}
+            qrels = {q: docs for q, docs in qrels.items() if str(self.query_info.get(q, {}).get("slice")) == part}
         if not qrels:
             raise WorkbookError(
                 f"The collection {self.name} has no {name} split (it has {', '.join(self.qrels) or 'none'})."

@@ -144,7 +144,7 @@ class CrossEncoderReranker(Reranker):
         best = truncate(run, k)
         pairs = {(q, d): (queries[q], corpus[d]) for q, docs in best.items() for d in docs}
         keys = {ids: pair_key(*pair) for ids, pair in pairs.items()}
-        known = ChainMap(self._known, self.given)
+        known = ChainMap(dict(self.given), self._known)  # what is committed goes before what was read here
         new = {keys[ids]: pair for ids, pair in pairs.items() if keys[ids] not in known}
         todo = sorted(new, key=lambda key: sum(map(len, new[key])))  # a batch takes as long as its longest pair
         blocks = [todo[start : start + PAIRS] for start in range(0, len(todo), PAIRS)]
