@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import traceback
-from threading import Barrier, Event, main_thread
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
 from typing import Literal
 
 import pytest
@@ -340,16 +341,24 @@ def test_answers_under_way_at_a_failure_are_kept(service, monkeypatch, tmp_path)
 
 
 def test_answers_under_way_at_an_interrupt_are_kept(service, monkeypatch, tmp_path):
-    begun, one = Barrier(8, timeout=60), Endpoint._one
+    begun, one = Barrier(9, timeout=60), Endpoint._one  # eight requests, and who waits for them
 
-    def interrupted(self, conversation, schema):
+    def slow(self, conversation, schema):
         begun.wait()
-        if asked_of(conversation) == "pair 0":
-            Event().wait(1.0)  # until the main thread does nothing but wait
-            signal.pthread_kill(main_thread().ident, signal.SIGINT)
         return one(self, conversation, schema)
 
-    monkeypatch.setattr(Endpoint, "_one", interrupted)
+    def interrupted():
+        begun.wait()
+        raise KeyboardInterrupt  # as Ctrl-C does to the thread that waits
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *task):
+            future = super().submit(*task)
+            future.result = interrupted
+            return future
+
+    monkeypatch.setattr(Endpoint, "_one", slow)
+    monkeypatch.setattr(llm_module, "ThreadPoolExecutor", Pool)
     llm = LLM(Endpoint("m"), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         llm.ask(conversations(12), Verdict)
