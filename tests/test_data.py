@@ -108,7 +108,7 @@ def test_typed_queries_have_function_names_and_error_messages_in_some():
 
 def test_typed_queries_come_from_ten_briefs_that_are_shipped():
     briefs = Counter(query["metadata"]["brief"] for query in QUERIES if query["_id"] in TYPED)
-    assert set(briefs) == {file.stem for file in (PYDOCS / "briefs").glob("*.md")} - {"all"}
+    assert set(briefs) == {file.stem for file in (PYDOCS / "briefs").glob("*.md")} - {"all", "training"}
     assert len(briefs) == 10
     assert min(briefs.values()) >= 25
 
@@ -118,6 +118,39 @@ def test_no_training_question_nor_sentence_is_typed_again(pydocs_collection):
     sentences = [text for queries, _ in pydocs_collection.sentences.values() for text in queries.values()]
     repeats = Repeats([*questions, *sentences])
     assert [text for text in TYPED.values() if repeats(text)] == []
+
+
+TYPED_QUESTIONS = [json.loads(line) for line in (PYDOCS / "questions_typed.jsonl").read_text().splitlines()]
+
+
+def test_at_least_2500_questions_are_typed_on_at_least_1500_passages(pydocs_collection):
+    assert len(TYPED_QUESTIONS) >= 2500
+    assert len({q["doc"] for q in TYPED_QUESTIONS}) >= 1500
+    assert {q["doc"] for q in TYPED_QUESTIONS} <= set(pydocs_collection.corpus)
+    assert len({q["_id"] for q in TYPED_QUESTIONS}) == len({q["text"].lower() for q in TYPED_QUESTIONS})
+    assert {q["kind"] for q in TYPED_QUESTIONS} == {"typed"}
+
+
+def test_typed_questions_are_as_long_and_name_as_much_as_what_people_type():
+    texts = {q["_id"]: q["text"] for q in TYPED_QUESTIONS}
+    words = np.array([len(text.split()) for text in texts.values()])
+    assert words.max() <= 18
+    assert abs(np.percentile(words, [10, 50, 90]) - [5, 9, 13]).max() <= 1
+    assert abs(share(texts, rf"\b({LIBRARIES})\b") - 0.60) <= 0.10
+    assert abs(share(texts, rf"\b({OBJECTS})") - 0.85) <= 0.10
+    assert abs(share(texts, r"^(how|what|why|can|is)\b") - 0.30) <= 0.10
+
+
+def test_typed_questions_come_from_the_ten_briefs_and_few_name_their_passage():
+    assert {q["brief"] for q in TYPED_QUESTIONS} == {q["metadata"]["brief"] for q in QUERIES if q["_id"] in TYPED}
+    texts = {q["_id"]: q["text"] for q in TYPED_QUESTIONS}
+    named = naming_their_answer(texts, [[q["_id"], q["doc"], "2"] for q in TYPED_QUESTIONS])
+    assert len(named) <= len(texts) / 12
+
+
+def test_no_typed_question_repeats_a_query_or_a_test_sentence(pydocs_collection):
+    repeats = Repeats([*TEXTS.values(), *pydocs_collection.sentences["test"][0].values()])
+    assert [q["text"] for q in TYPED_QUESTIONS if repeats(q["text"])] == []
 
 
 def test_no_need_stands_in_dev_and_in_test_in_nearly_the_same_words():

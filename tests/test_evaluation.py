@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import ndcg_score
 
 from helpers.collection.collection import AUTHORS, Collection
@@ -28,12 +29,13 @@ from helpers.evaluation.measures import (
     judged_only,
     latencies,
     latency,
+    paired_test,
     per_query,
+    queries_needed,
     randomisation_test,
     read_scoreboard,
     record,
     record_systems,
-    with_interval,
 )
 from helpers.evaluation.report import format_scoreboard
 from helpers.retrieval.first_stages import Retriever, fuse
@@ -254,7 +256,8 @@ def test_compare_by_hand():
     ).loc["new"]
     assert row["mean"] == pytest.approx(5 / 6)
     assert row["difference"] == pytest.approx(1 / 6)
-    assert row["low"] <= 1 / 6 <= row["high"]
+    assert math.isnan(row["low"])
+    assert math.isnan(row["high"])
     assert row[["p", "won", "tied", "lost"]].tolist() == [1, 2, 0, 1]
 
 
@@ -262,10 +265,68 @@ def test_compare_corrects_p_for_the_number_of_systems():
     qrels = {f"q{i}": {"a": 1} for i in range(12)}
     bad = {q: {"b": 2.0, "a": 1.0} for q in qrels}
     good = {q: {"a": 1.0} for q in qrels}
-    alone = compare(qrels, bad, {"good": good}).loc["good", "p"]
-    assert alone == pytest.approx(2 / 2**12)
+    alone = compare(qrels, bad, {"good": good}).loc["good"]
+    assert alone["p"] == alone["adjusted"] == pytest.approx(2 / 2**12)
     three = compare(qrels, bad, {"good": good, "same": bad, "as good": good})
-    assert three["p"].tolist() == pytest.approx([3 * alone, 1.0, 3 * alone])
+    assert three["p"].tolist() == pytest.approx([alone["p"], 1.0, alone["p"]])
+    assert three["adjusted"].tolist() == pytest.approx([3 * alone["p"], 1.0, 3 * alone["p"]])
+
+
+@pytest.mark.parametrize("differences", EIGHT)
+def test_the_interval_of_eight_differences_holds_the_shifts_that_no_enumeration_rejects(differences):
+    low, high, _ = paired_test(differences)
+    signs = np.array(list(itertools.product([1, -1], repeat=8)))
+    for shift in np.linspace(-1.5, 1.5, 301):
+        shifted = np.array(differences) - shift
+        p = (np.abs(signs @ shifted) >= abs(shifted.sum()) - 1e-9).mean()
+        assert (p >= 0.05) == (low - 1e-9 <= shift <= high + 1e-9), (shift, low, high, p)
+
+
+def test_the_interval_leaves_out_0_exactly_when_p_is_below_5_percent():
+    rng = np.random.default_rng(2)
+    found = [paired_test(rng.normal(0.02, 0.3, size=n)) for n in (6, 12, 30, 200, 600) for _ in range(60)]
+    assert all((p < 0.05) == (low > 0 or high < 0) for low, high, p in found)
+    assert 20 < sum(p < 0.05 for *_, p in found) < 280
+
+
+def test_p_and_interval_agree_with_the_librarys_permutation_test_and_bootstrap():
+    values = np.random.default_rng(4).gamma(0.5, 0.1, size=150) - 0.04
+    low, high, p = paired_test(values)
+    library = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=9_999, rng=np.random.default_rng(1)
+    )
+    assert p == pytest.approx(library.pvalue, abs=0.02)
+    assert (low, high) == pytest.approx(interval(values), abs=0.003)
+
+
+def test_the_interval_covers_the_true_mean_in_95_of_100_cases_also_with_ten_queries():
+    rng = np.random.default_rng(6)
+    intervals = [paired_test(rng.normal(0.1, 0.3, size=10))[:2] for _ in range(300)]
+    covered = sum(low <= 0.1 <= high for low, high in intervals)
+    assert 274 <= covered <= 296  # 285 expected, standard deviation 3.8
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_too_few_differences_for_an_interval_have_none(n):
+    low, high, p = paired_test([0.1] * n)
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert p == 2 / 2**n
+
+
+def test_queries_needed_by_hand():
+    # sd of −1, 1, −1, 1 with n − 1: 2 / √3; z₀.₉₇₅ = 1.95996, z₀.₈ = 0.84162: (2.80159 · 1.15470 / 0.5)² = 41.9
+    assert queries_needed([-1.0, 1.0, -1.0, 1.0], 0.5) == 42
+    assert queries_needed([0.1, 0.1, 0.1], 0.05) == 1
+    with pytest.raises(WorkbookError, match="fewer than two"):
+        queries_needed([0.1], 0.05)
+
+
+def test_so_many_queries_find_such_a_gain_four_times_in_five():
+    rng = np.random.default_rng(8)
+    n = queries_needed(rng.normal(0, 0.3, size=2000), 0.05)
+    found = sum(paired_test(rng.normal(0.05, 0.3, size=n))[2] < 0.05 for _ in range(200))
+    assert 143 <= found <= 177  # 160 expected, standard deviation 5.7
 
 
 def test_chosen_weight_is_the_best_of_the_tenths():
@@ -307,7 +368,7 @@ def test_recorded_run_is_on_the_scoreboard_and_in_a_file(collection):
     judged = evaluate(collection.qrels["test"], judged_only(collection.qrels["test"], RUN))["ndcg@10"]
     expected = {**evaluate(collection.qrels["test"], RUN), "n_queries": 2, "ndcg@10_low": low, "ndcg@10_high": high}
     expected |= {"ndcg@10_judged": judged}
-    assert scores == expected == with_interval(collection.qrels["test"], RUN)
+    assert scores == expected
     assert row["ndcg@10"] == pytest.approx(scores["ndcg@10"], rel=1e-5)
     assert row["ndcg@10_low"] <= row["ndcg@10"] <= row["ndcg@10_high"]
     (file,) = (collection.build / "runs").iterdir()

@@ -14,7 +14,7 @@ from helpers.evaluation.measures import first_pool
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import DATA, WorkbookError
-from helpers.training import experiments
+from helpers.training import blends, experiments
 from helpers.training.evidence_commands import all_pieces, make, picked
 from helpers.training.experiments import results, table, table_file
 from helpers.training.fitting import Recipe, Trained
@@ -108,7 +108,7 @@ def test_a_piece_has_the_columns_that_it_is_measured_in(only, small, untrained):
 def test_a_bench_is_made_when_a_piece_is_and_not_before(small, untrained, monkeypatch):
     monkeypatch.setattr(Dense, "index", lambda *_: pytest.fail("something was indexed"))
     pieces = all_pieces(small)
-    assert len(pieces) == 14 + 6 + 7 + 5
+    assert len(pieces) == 14 + 6 + 7 + 5 + 7
     assert results("negatives", small).empty
     with pytest.raises(pytest.fail.Exception, match="was indexed"):
         pieces[0].make()
@@ -138,7 +138,8 @@ def test_quick_is_what_trains_on_few_questions_and_what_the_notebooks_have_train
     few = quick(small)
     assert {name for table, name in few if table == "learning-curve"} == {"0", "125", "250", "500"}
     assert {name for table, name in few if table == "negatives"} == set(NEGATIVES)
-    assert {table for table, _ in few} == {"learning-curve", "negatives", "recipes"}
+    assert {table for table, _ in few} == {"learning-curve", "negatives", "recipes", "texts"}
+    assert {name for table, name in few if table == "texts"} == {"untrained", "adapter: made"}
     trained_before(small, "encoder-tuned", Recipe(warmup=0.9))  # an older recipe's: it would be trained anew
     assert quick(small) == few
     trained_before(small, "encoder-tuned", Recipe())
@@ -151,7 +152,30 @@ def test_quick_is_what_trains_on_few_questions_and_what_the_notebooks_have_train
 
 def test_only_the_encoder_as_it_is_has_to_come_out_nearly_the_same(small):
     strict = {(p.table, p.name) for p in all_pieces(small) if p.tolerance < 0.03}
-    assert strict == {("learning-curve", "0")}
+    assert strict == {("learning-curve", "0"), ("texts", "untrained")}
+
+
+def test_texts_are_tried_with_two_methods_and_three_seeds_and_authors_alone_by_the_adapter():
+    tried = list(blends.blends())
+    assert tried[0] == blends.Blend("untrained")
+    every = {(method, texts, seed) for method in blends.METHODS for texts in blends.BLENDS for seed in range(3)}
+    left_out = {("query-side", ("authors",), seed) for seed in range(3)}
+    assert {(b.method, b.texts, b.seed) for b in tried[1:]} == every - left_out
+    assert len(tried) == 1 + len(every - left_out)
+
+
+def test_a_blend_is_scored_on_dev_and_a_query_side_training_too(small, monkeypatch):
+    recipe = dataclasses.replace(blends.QUERY_SIDE, epochs=1, batch_size=16, evaluations=1)
+    monkeypatch.setattr(blends, "QUERY_SIDE", recipe)
+    monkeypatch.setattr(blends, "SEEDS", (0,))
+    make(small, all_pieces(small), "texts", say=lambda line: None)
+    log = blends.text_results(small).set_index("name")
+    assert list(log.index) == ["untrained", "adapter: made", "query-side: made"]
+    assert log["dev"].between(0, 1).all()
+    assert (log["dev"] >= log.loc["untrained", "dev"] - 1e-4).all()  # dev chose, and may choose no training
+    assert list(log["questions"]) == [0, 45, 45]
+    monkeypatch.setattr(blends, "QUERY_SIDE", dataclasses.replace(recipe, scale=10.0))
+    assert blends.text_results(small).empty  # stale
 
 
 def test_the_keys_of_rerankers_change_with_the_recipe_of_their_first_stage(monkeypatch):

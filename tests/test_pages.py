@@ -40,7 +40,7 @@ RESULT = {
     "verdicts": [Verdict(name, name == VERDICTS[-1], f"evidence {name} {NASTY}") for name in VERDICTS],
     "chosen": f"tuned {NASTY}",
     "decision": f"decided {NASTY}",
-    "comparisons": [Comparison(f"tuned {NASTY}", "encoder", 0.1, 0.05, 0.15, 0.01, 3, 1, 9)],
+    "comparisons": [Comparison(f"tuned {NASTY}", "encoder", 0.1, 0.05, 0.15, 0.01, 3, 1, 9, 0.01)],
     "failures": [
         {"query": f"asked {NASTY}", "wanted": f"id {NASTY}", "wanted_text": f"right {NASTY}", "rank": 0}
         | {"came": f"other {NASTY}", "came_text": f"wrong {NASTY}", "lost": True}

@@ -226,7 +226,7 @@ def test_wrong_answers_fail_with_one_sentence(notebook):
         ],
         "11.8": [
             "reranker_helps = 'yes'",
-            "reranker_helps = not (against.iloc[0]['p'] < 0.05 and against.iloc[0]['difference'] > 0)",
+            "reranker_helps = not (against.iloc[0]['adjusted'] < 0.05 and against.iloc[0]['difference'] > 0)",
         ],
         "11.9": ["enough_for = 'encoder'", "enough_for = 100"],
         "11.10": [

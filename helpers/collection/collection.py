@@ -82,6 +82,11 @@ class Collection:
         named = {self.query_info.get(q, {}).get("slice") for q in answered}
         return sorted(f"{split}/{name}" for name in named) if len(named) > 1 and None not in named else []
 
+    def kinds(self, split: str | None) -> list[str]:
+        """The kinds of query that are scored apart: the slices of a split and, on the final one, the test sentences."""
+        authors = [AUTHORS] if self.sentences and split == self.final_split else []
+        return [*self.slices(split), *authors] if split else []
+
     def asked(self, split: str) -> dict[str, str]:
         """What a system is asked that is reported on a split: its queries and, on the final one, the test sentences."""
         return self.split(split)[0] | (self.split(AUTHORS)[0] if self.sentences and split == self.final_split else {})

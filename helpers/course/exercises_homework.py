@@ -22,7 +22,7 @@ from helpers.collection.text import normalise
 from helpers.course.exercises import mark, require
 from helpers.course.figures import rates
 from helpers.evaluation.comparing import p_value
-from helpers.evaluation.measures import Qrels, with_interval
+from helpers.evaluation.measures import Qrels, judged_only, per_query, with_interval
 from helpers.evaluation.plots import scores_with_intervals
 from helpers.training.splits import COLLECT_BELOW, LIGHT_BELOW, enough, leaks
 from helpers.training.triplets import Triplet, shortfall
@@ -123,7 +123,8 @@ def check_11_baselines(answer: Any, queries: Mapping[str, str], qrels: Qrels) ->
     require(len(answer) >= 4, f"there are {len(answer)} runs, and four kinds are asked for.")
     same_queries = all(set(run) == set(queries) for run in answer.values())
     require(same_queries, "all systems answer the same queries, all of them.")
-    board = pd.DataFrame([{"system": name, **with_interval(qrels, run)} for name, run in answer.items()])
+    rows = {name: (per_query(qrels, run), per_query(qrels, judged_only(qrels, run))) for name, run in answer.items()}
+    board = pd.DataFrame([{"system": name, **with_interval(*scores)} for name, scores in rows.items()])
     best, score = board.loc[board["ndcg@10"].idxmax(), ["system", "ndcg@10"]]
     line = f"{len(board)} baselines; the one to beat is {best}, {score:.3f} nDCG@10 on dev."
     return line, scores_with_intervals(board, f"The one to beat: {best}")
@@ -223,9 +224,9 @@ def check_11_reranker(answer: Any, against: pd.DataFrame) -> str:
     ``against`` comes from ``compare``.
     """
     row = against.iloc[0]
-    helps = bool(row["p"] < 0.05 and row["difference"] > 0)
+    helps = bool(row["adjusted"] < 0.05 and row["difference"] > 0)
     right = isinstance(answer, bool | np.bool_) and bool(answer) == helps
-    require(right, "True only if p is below 0.05 and the difference above 0.")
+    require(right, "True only if p, adjusted for both comparisons, is below 0.05 and the difference above 0.")
     gain = f"{row['difference']:+.3f} nDCG@10 [{row['low']:+.3f}, {row['high']:+.3f}], {p_value(row['p'])}"
     return f"{gain}: on dev it {'helps' if helps else 'cannot be told from luck, or hurts'}."
 

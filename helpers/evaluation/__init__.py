@@ -1,7 +1,7 @@
 """Measures, intervals and paired tests; choosing on dev; the scoreboard, its figures and the report."""
 
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
-from helpers.evaluation.comparing import compare
+from helpers.evaluation.comparing import compare, p_value
 from helpers.evaluation.measures import (
     choose_weight,
     evaluate,
@@ -11,7 +11,9 @@ from helpers.evaluation.measures import (
     interval,
     latencies,
     latency,
+    paired_test,
     per_query,
+    queries_needed,
     randomisation_test,
     record_systems,
 )
@@ -34,7 +36,10 @@ __all__ = [
     "keep_run",
     "latencies",
     "latency",
+    "p_value",
+    "paired_test",
     "per_query",
+    "queries_needed",
     "randomisation_test",
     "record_systems",
     "recorded_runs",

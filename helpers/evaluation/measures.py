@@ -5,6 +5,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import ir_measures
@@ -83,21 +84,31 @@ def evaluate(qrels: Qrels, run: Run) -> dict[str, float]:
     return per_query(qrels, run).mean().to_dict()
 
 
-def parts_of(collection: Collection, split: str, run: Run) -> list[str]:
-    """What a run of a split is scored on: the split, each of its slices, and the authors' sentences if it has them."""
-    authors = collection.sentences and set(collection.split(AUTHORS)[0]) <= set(run)
-    return [split, *collection.slices(split), *([AUTHORS] if authors else [])]
+def per_part(collection: Collection, split: str, run: Run) -> dict[str, pd.DataFrame]:
+    """``per_query`` of what a run of a split is scored on: the split, then each of its kinds of query.
+
+    The kinds are ``Collection.kinds``: the slices, and the authors' sentences where the run has them.
+    """
+    whole = per_query(collection.split(split)[1], run)
+    parts = {split: whole}
+    for kind in collection.kinds(split):
+        queries, qrels = collection.split(kind)
+        if kind != AUTHORS:
+            parts[kind] = whole.loc[whole.index.isin(queries)]
+        elif set(queries) <= set(run):
+            parts[kind] = per_query(qrels, run)
+    return parts
 
 
 def evaluate_slices(collection: Collection, split: str, run: Run) -> pd.DataFrame:
-    """``evaluate`` on the whole split and on each part of it (``parts_of``): a row a part, a column a measure.
+    """``evaluate`` on the whole split and on each kind of its queries: a row a part, a column a measure.
 
     The rows are called by the split ("test"), the slices ("typed") and "authors"; ``n_queries`` is how many each has.
     """
-    rows = {}
-    for part in parts_of(collection, split, run):
-        scores = per_query(collection.split(part)[1], run)
-        rows[part.rpartition("/")[2]] = {"n_queries": len(scores), **scores.mean().to_dict()}
+    rows = {
+        part.rpartition("/")[2]: {"n_queries": len(scores), **scores.mean().to_dict()}
+        for part, scores in per_part(collection, split, run).items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").astype({"n_queries": int})
 
 
@@ -137,41 +148,80 @@ def judged_only(qrels: Qrels, run: Run) -> Run:
     return {q: {d: score for d, score in docs.items() if d in qrels.get(q, {})} for q, docs in run.items()}
 
 
-def with_interval(qrels: Qrels, run: Run) -> dict[str, float]:
-    """What ``evaluate`` gives, with the 95 % interval of nDCG@10 and what it is of the judged passages alone.
+def with_interval(scores: pd.DataFrame, judged: pd.DataFrame) -> dict[str, float]:
+    """The means of ``per_query``'s scores, with the 95 % interval of nDCG@10 and what it is of judged passages alone.
 
-    The interval's ends are ``ndcg@10_low`` and ``ndcg@10_high``, the number of queries ``n_queries``, and nDCG@10 of
-    ``judged_only`` is ``ndcg@10_judged``.
+    ``judged`` is ``per_query`` of the ``judged_only`` run. The interval's ends are ``ndcg@10_low`` and
+    ``ndcg@10_high``, the number of queries ``n_queries``, and nDCG@10 of the judged passages ``ndcg@10_judged``.
     """
-    scores = per_query(qrels, run)
     low, high = interval(scores["ndcg@10"].tolist())
-    judged = float(per_query(qrels, judged_only(qrels, run))["ndcg@10"].mean())
     return {
         **scores.mean().to_dict(),
         "n_queries": len(scores),
         "ndcg@10_low": low,
         "ndcg@10_high": high,
-        "ndcg@10_judged": judged,
+        "ndcg@10_judged": float(judged["ndcg@10"].mean()),
     }
 
 
 def randomisation_test(differences: Sequence[float]) -> float:
     """Two-sided p of a paired randomisation test: how often flipping signs at random gives as large a mean difference.
 
+    All sign patterns are tried where there are no more than ``RESAMPLES``, else so many random ones.
     Source: Smucker, Allan and Carterette, A Comparison of Statistical Significance Tests for IR, CIKM 2007.
     """
+    return paired_test(differences)[2]
+
+
+def paired_test(differences: Sequence[float]) -> tuple[float, float, float]:
+    """(low, high, p): the 95 % interval of a mean of paired differences, and p of the ``randomisation_test``.
+
+    The interval holds every shift that the same test, with the same signs, does not reject at .05, so that it leaves
+    out 0 exactly when p is below .05; a bootstrap interval beside a p-value can contradict it. nan for both ends where
+    no shift can be rejected, as with five queries. Source: test inversion, as in Lehmann and Romano, Testing
+    Statistical Hypotheses, 2005, section 5.12.
+    """
     values = np.asarray(differences, dtype=float)
-    if len(values) < 2 or not values.any():
-        return 1.0
-    result = stats.permutation_test(
-        (values,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.pvalue)
+    n, mean = len(values), float(values.mean()) if len(values) else math.nan
+    if n < 2:
+        return math.nan, math.nan, 1.0
+    signs = _signs(n, RESAMPLES)
+    spare = int(2**n > RESAMPLES)  # where the patterns are drawn, what was seen counts as one more
+    total = len(signs) + spare
+    # With the mean shifted to mean − u (or mean + u), a pattern is as extreme as what was seen while u is at most this.
+    balance = signs.mean(axis=1)
+    rest = signs @ values / n - mean * balance
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plus, minus = rest / (1 - balance), rest / (1 + balance)
+    always = np.abs(balance) == 1  # all signs the same: as extreme at any shift
+    down = np.where(always, np.inf, np.fmax(plus, -minus))
+    up = np.where(always, np.inf, np.fmax(minus, -plus))
+    needed = max(1, math.ceil(0.05 * total - spare - 1e-9))  # so many patterns, and p is .05 or more
+    ends = [float(np.partition(reach, -needed)[-needed]) for reach in (down, up)]
+    low, high = (mean - ends[0], mean + ends[1]) if np.isfinite(ends).all() else (math.nan, math.nan)
+    reach = down if mean >= 0 else up
+    p = (int((reach >= abs(mean) - 1e-12).sum()) + spare) / total
+    return low, high, float(p)
+
+
+@lru_cache(maxsize=2)
+def _signs(n: int, resamples: int) -> np.ndarray:
+    """float of shape (patterns, n), each +1 or −1: all patterns where these are no more than ``resamples``."""
+    if 2**n <= resamples:
+        return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    return 1.0 - 2.0 * np.random.default_rng(0).integers(0, 2, size=(resamples, n), dtype=np.int8)
+
+
+def queries_needed(differences: Sequence[float], gain: float, power: float = 0.8) -> int:
+    """How many queries it takes to see a true mean difference of ``gain``, with this probability, at p < .05.
+
+    The spread is that of the paired ``differences`` of two systems at hand; normal approximation:
+    n = ((z₀.₉₇₅ + z_power) · sd / gain)². Raises WorkbookError for fewer than two differences.
+    """
+    if len(differences) < 2:
+        raise WorkbookError("From fewer than two queries nobody can say how many are needed.")
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(power)
+    return max(1, math.ceil((z * float(np.std(differences, ddof=1)) / gain) ** 2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -179,6 +229,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Each is at least as large as before and at most 1.
     """
+    p_values = np.asarray(p_values, dtype=float)
     order = np.argsort(p_values, kind="stable")
     corrected, running = np.empty(len(order)), 0.0
     for rank, i in enumerate(order):
@@ -210,7 +261,7 @@ def latency(retriever: Retriever, queries: Mapping[str, str], n: int = 30) -> fl
 
 
 def latencies(
-    systems: Sequence[Retriever], queries: Mapping[str, str], n: int = 200, rounds: int = 3, seconds: float = 1.5
+    systems: Sequence[Retriever], queries: Mapping[str, str], n: int = 200, rounds: int = 3, seconds: float = 0.75
 ) -> pd.DataFrame:
     """How long each system takes to find ten passages, one query at a time, after a warm-up of three.
 
@@ -274,12 +325,13 @@ def record(
     split has slices, each gets a row of its own, and so do the authors' sentences where the run has them. A system
     measured again replaces its rows. When the collection has changed, the scoreboard starts anew.
     """
-    splits = parts_of(collection, split, run)
-    scores = {name: with_interval(collection.split(name)[1], run) for name in splits}
+    qrels = {q: docs for part in {split, *collection.kinds(split)} for q, docs in collection.split(part)[1].items()}
+    judged = per_part(collection, split, judged_only(qrels, run))
+    scores = {name: with_interval(part, judged[name]) for name, part in per_part(collection, split, run).items()}
     about = {"system": system, "notebook": notebook, "ms_per_query": round(ms, 2), "usd_per_1000_queries": usd}
     about |= {name: round(value, 2) for name, value in (timings or {}).items()}
     board = read_scoreboard(collection)
-    board = board[(board["system"] != system) | ~board["split"].isin(splits)]
+    board = board[(board["system"] != system) | ~board["split"].isin(list(scores))]
     rows = [{**about, "split": name, **values} for name, values in scores.items()]
     board = pd.DataFrame([*board.to_dict("records"), *rows], columns=COLUMNS)
     write_text(collection.build / "scoreboard.csv", board.to_csv(index=False, float_format="%.6g"))

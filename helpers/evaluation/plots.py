@@ -101,15 +101,18 @@ def scores_with_intervals(board: pd.DataFrame, title: str) -> Figure:
 
 
 def differences(table: pd.DataFrame, baseline: str, title: str) -> Figure:
-    """Mean difference of each system to a baseline with its 95 % interval; ``table`` is what ``compare`` gives."""
+    """Mean difference of each system to a baseline with its 95 % interval; ``table`` is what ``compare`` gives.
+
+    A system is in colour where p is below .05 after the correction for the comparisons made together (``adjusted``).
+    """
     rows = table.sort_values("difference")
     colors = [
         COLORS[6] if p >= 0.05 else COLORS[2] if difference > 0 else COLORS[1]
-        for p, difference in zip(rows["p"], rows["difference"], strict=True)
+        for p, difference in zip(rows["adjusted"], rows["difference"], strict=True)
     ]
     figure, axes = interval_rows(rows, "difference", "low", "high", rows.index, colors)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set(xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: p ≥ 0.05)")
+    axes.set(xlabel=f"difference in nDCG@10 to {baseline} (bar: 95 % interval; grey: not beyond luck)")
     bold_title(axes, title)
     return figure
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.evaluation.comparing import Comparison, compared, corrected
-from helpers.homework.scores import WORTH, Scores
+from helpers.homework.scores import WORTH, Scores, pipeline
 from helpers.homework.sources import Sources
 from helpers.homework.systems import System
 from helpers.homework.tuning import Tuned
@@ -85,7 +85,11 @@ def _lopsided(judged: Mapping[str, float], one: str, other: str) -> bool:
 
 
 def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
-    """What the scores say: a costlier system is chosen only where it is better on the final split by more than luck."""
+    """What the scores say: a costlier system is chosen only where it is better on the final split by more than luck.
+
+    The whole pipeline that dev picked is tested first, its parts after it (``compare_picks``). A part that is not
+    proven is left out; where the whole is proven and no part of it is, the whole is used.
+    """
     base = scores.base
     if scores.final is None:
         reason = (
@@ -103,6 +107,10 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
     reranking = scores.comparison(reranked, first)
     add = reranking is not None and reranking.proven
     chosen = reranked if reranked and add else first
+    whole = pipeline(scores.untrained, scores.tuned, scores.reranked)
+    gate = scores.comparison(whole, base)
+    if chosen is base and gate is not None and gate.proven:
+        chosen, first, tune, add = whole, whole.first or whole, scores.tuned is not None, whole.first is not None
     switch = rung_of(first, base) if not tune else ""
     nothing = chosen is base
     against = surprises(chosen.name, scores.dev, scores.on_final) if scores.final == "test" else []

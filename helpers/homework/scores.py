@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helpers.collection.collection import AUTHORS
-from helpers.evaluation.comparing import Comparison, compared, corrected
+from helpers.evaluation.comparing import Comparison, compared, in_order
 from helpers.evaluation.measures import latency, read_scoreboard, record
 from helpers.homework.sources import Sources
 from helpers.homework.systems import Runs, System, Systems, with_reranker
@@ -39,7 +39,7 @@ class Scores:
     dev, on_final : {system's name: score of each query}
     reranked : {first stage: its system with a reranker}, where one helps on dev
     judged : {system's name: share of its first ten on test that is judged};  ms : {…: milliseconds a query}
-    comparisons : on the final split, Holm-corrected
+    comparisons : on the final split, in a planned order (``compare_picks``)
     notices : sentences for the reader
     """
 
@@ -196,7 +196,8 @@ def score_systems(systems: Systems, tuned: Tuned, sources: Sources) -> Scores:
         untrained = all_systems[nominee({system.name: dev[system.name] for system in systems.untrained})]
     if tuned.systems:
         best = simplest({system.name: dev[system.name] for system in tuned.systems})
-        tuned_pick = all_systems[best] if np.mean(dev[best]) > np.mean(dev[base.name]) else None
+        without = max(np.mean(dev[system.name]) for system in (base, untrained))
+        tuned_pick = all_systems[best] if np.mean(dev[best]) > without else None
     firsts = list(dict.fromkeys(system for system in (base, untrained, tuned_pick) if system))
     cross, notices = cross_encoder_for(runs, firsts)
     reranked = second_stages(runs, firsts, cross)
@@ -218,6 +219,12 @@ def score_systems(systems: Systems, tuned: Tuned, sources: Sources) -> Scores:
     )
 
 
+def pipeline(untrained: System, tuned: System | None, reranked: Mapping[System, System]) -> System:
+    """All that dev picked: the tuned system, or else the untrained one, with its reranker where it has one."""
+    first = tuned or untrained
+    return reranked.get(first, first)
+
+
 def compare_picks(
     base: System,
     untrained: System,
@@ -225,8 +232,14 @@ def compare_picks(
     reranked: Mapping[System, System],
     on_final: Mapping[str, Sequence[float]],
 ) -> list[Comparison]:
-    """What dev picked against what it would replace, and each reranker against its first stage, on the final split."""
-    pairs = [(untrained, base), (tuned, untrained), (tuned, base)]
+    """The tests on the final split, in their planned order: the whole pipeline that dev picked against the present one.
+
+    Only where it is better do its parts count: the untrained pick against the present system, the tuned pick against
+    both, and each reranker against its first stage.
+    """
+    whole = pipeline(untrained, tuned, reranked)
+    pairs = [(whole, base), (untrained, base), (tuned, untrained), (tuned, base)]
     pairs += [(system, first) for first, system in reranked.items()]
     pairs = dict.fromkeys((system, other) for system, other in pairs if system and system is not other)
-    return corrected([compared(a.name, on_final[a.name], b.name, on_final[b.name]) for a, b in pairs])
+    tests = [compared(a.name, on_final[a.name], b.name, on_final[b.name]) for a, b in pairs]
+    return in_order(tests[0], tests[1:]) if whole is not base else [t._replace(adjusted=float("nan")) for t in tests]

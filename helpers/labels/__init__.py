@@ -16,6 +16,7 @@ from helpers.labels.questions import (
     shipped_questions,
     shown,
     small_prompt,
+    typed_questions,
     write_questions,
 )
 from helpers.labels.redaction import redact
@@ -59,6 +60,7 @@ __all__ = [
     "simulate",
     "small_prompt",
     "topics",
+    "typed_questions",
     "with_zeros",
     "write_questions",
 ]

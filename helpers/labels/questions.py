@@ -18,6 +18,7 @@ from helpers.store.rows import Text, read_rows
 
 Kind = Literal["keyword", "question", "problem"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+TYPED = "typed"  # the kind of the questions that are written as people type; they stand in a file of their own
 ASKED = {True: 120, False: 400}  # questions that notebook 03 asks a small model for, a larger one
 PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
 
@@ -37,7 +38,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
     id: Text = Field(alias="_id")
     text: Text
-    kind: Kind
+    kind: Kind | Literal["typed"]
     doc: Text
 
 
@@ -184,6 +185,12 @@ def read_questions(path: Path, corpus: Mapping[str, str]) -> list[Question]:
 def shipped_questions(collection: Collection) -> list[Question]:
     """The questions that come with the course for this collection; none for a user's own collection."""
     path = DATA / collection.name / "questions.jsonl"
+    return read_questions(path, collection.corpus) if path.is_file() else []
+
+
+def typed_questions(collection: Collection) -> list[Question]:
+    """The shipped questions that are written as people type; none for a user's own collection."""
+    path = DATA / collection.name / "questions_typed.jsonl"
     return read_questions(path, collection.corpus) if path.is_file() else []
 
 

@@ -1,6 +1,14 @@
 """Models: loading encoders, rerankers and late interaction; cached embedding; services; asking a language model."""
 
-from helpers.models.embed import PRECISIONS, AdaptedEmbedder, CachedEmbedder, LocalEmbedder, bytes_of, compressed
+from helpers.models.embed import (
+    PRECISIONS,
+    AdaptedEmbedder,
+    CachedEmbedder,
+    LocalEmbedder,
+    TwoEncoders,
+    bytes_of,
+    compressed,
+)
 from helpers.models.llm import estimate_usd, open_llm, small_llm
 from helpers.models.load import encoder_names, load_encoder, load_late_interaction, load_reranker, token_encoder
 from helpers.models.prompts import Prompt
@@ -12,6 +20,7 @@ __all__ = [
     "CachedEmbedder",
     "LocalEmbedder",
     "Prompt",
+    "TwoEncoders",
     "bytes_of",
     "compressed",
     "encoder_names",

@@ -184,6 +184,22 @@ class AdaptedEmbedder:
         return unit(vectors @ self.matrix) if task == "query" else vectors
 
 
+class TwoEncoders:
+    """An embedder with one encoder for queries and another for passages, whose vectors can be compared.
+
+    Such a pair is what query-side tuning gives: ``documents`` has embedded the passages before, and its vectors and its
+    index are used as they are.
+    """
+
+    def __init__(self, queries: Embedder, documents: Embedder, name: str):
+        self.queries, self.documents, self.name, self.width = queries, documents, name, documents.width
+        self.key = fingerprint("two encoders", queries.key, documents.key)
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        """float32 of shape (texts, width), unit length."""
+        return (self.queries if task == "query" else self.documents).embed(texts, task)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """The vectors scaled to length 1, float32."""
     vectors = np.asarray(vectors, dtype=np.float32)

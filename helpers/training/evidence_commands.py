@@ -13,6 +13,7 @@ from functools import cache, partial
 from helpers.collection.collection import Collection, open_collection
 from helpers.store.evidence import Id, Piece, Row, as_row, display_path, fault, read_cells, read_evidence, write_row
 from helpers.store.files import DATA, ROOT, WorkbookError, exit_code, fingerprint
+from helpers.training.blends import text_pieces
 from helpers.training.experiments import (
     EncoderBench,
     RerankerBench,
@@ -32,7 +33,8 @@ def all_pieces(collection: Collection) -> list[Piece]:
     shared = shared_key(collection)
     encoders = cache(lambda: EncoderBench(collection))
     rerankers = cache(lambda: RerankerBench(encoders()))
-    return [*encoder_pieces(collection, shared, encoders), *reranker_pieces(collection, shared, rerankers)]
+    tunings = [*encoder_pieces(collection, shared, encoders), *reranker_pieces(collection, shared, rerankers)]
+    return [*tunings, *text_pieces(collection)]
 
 
 def picked(pieces: Sequence[Piece], only: str) -> list[Piece]:

@@ -8,7 +8,7 @@ continues one table.
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -192,18 +192,23 @@ def command(name: str, collection: Collection) -> str:
     return f"make evidence {own}ONLY={name}"
 
 
-def table(name: str, collection: Collection) -> pd.DataFrame:
-    """An experiment's table for this collection, empty if it was not run. Raises WorkbookError as ``read_evidence``."""
+def table(name: str, collection: Collection, row_keys: Mapping[Id, str] | None = None) -> pd.DataFrame:
+    """An experiment's table for this collection, empty if it was not run.
+
+    ``row_keys`` are {(name, seed): key} of its rows, by default those of ``EXPERIMENTS``. Raises WorkbookError as
+    ``read_evidence`` does.
+    """
     file = table_file(name, collection)
     if not file.is_file():
         return pd.DataFrame()
-    return read_evidence(file, keys(name, shared_key(collection)), command(name, collection))
+    known = keys(name, shared_key(collection)) if row_keys is None else row_keys
+    return read_evidence(file, known, command(name, collection))
 
 
-def results(name: str, collection: Collection) -> pd.DataFrame:
+def results(name: str, collection: Collection, row_keys: Mapping[Id, str] | None = None) -> pd.DataFrame:
     """The table for a notebook; where it was not made or may not be shown, prints why and returns an empty one."""
     try:
-        evidence = table(name, collection)
+        evidence = table(name, collection, row_keys)
     except WorkbookError as error:
         print(f"Refused: {error}")
         return pd.DataFrame()

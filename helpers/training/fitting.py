@@ -140,14 +140,23 @@ class _Bar(TrainerCallback):
         self.bar.close()
 
 
+def loss_name(loss: str | torch.nn.Module) -> str:
+    """What a loss is called in run.json: its kind in ``losses.loss_for``, or its class."""
+    return loss if isinstance(loss, str) else type(loss).__name__
+
+
 def training_key(
-    model: Model, dataset: Dataset, recipe: Recipe, evaluator: BaseEvaluator, loss: str = "ranking"
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    evaluator: BaseEvaluator,
+    loss: str | torch.nn.Module = "ranking",
 ) -> str:
     """A fingerprint of everything that a training's result depends on; it is the ``key`` in run.json.
 
     A training whose key is that of an earlier one would give the same model, so the earlier one's is loaded instead.
     """
-    other = [] if loss == "ranking" else [loss]
+    other = [] if loss == "ranking" else [loss_name(loss)]
     return fingerprint(model_key(model), dataset.to_dict(), asdict(recipe), evaluator.key, *other)
 
 
@@ -158,13 +167,14 @@ def fit(
     dataset: Dataset,
     evaluator: BaseEvaluator,
     recipe: Recipe,
-    loss: str = "ranking",
+    loss: str | torch.nn.Module = "ranking",
 ) -> Trained:
     """Tune ``model`` on the rows, in place, and keep it under ``build/<collection>/models/<name>``.
 
     ``evaluator(model)`` gives {``evaluator.primary_metric``: score on dev}, higher is better. What is kept is whatever
     scores best on dev: one of the checkpoints, or the model as it was before the training, where ``record["step"]`` is
-    0. For ``loss`` see ``losses.loss_for``.
+    0. ``loss`` is a kind of ``losses.loss_for`` or a loss that depends on nothing but the model, the rows, the recipe
+    and what the evaluator's key covers.
 
     If the same model was trained before on the same rows by the same recipe and dev set, the result is loaded. A
     training that was interrupted continues at its last checkpoint. Raises WorkbookError when the loss is not a number
@@ -196,7 +206,7 @@ def fit(
             "rows": len(dataset),
             "columns": dataset.column_names,
             "recipe": asdict(recipe),
-            "loss": loss,
+            "loss": loss_name(loss),
             "metric": metric_label(evaluator.primary_metric),
             "dev": {"start": begun["start"], "best": best, "curve": curve},
             "step": step,
@@ -247,7 +257,7 @@ def _train(
     evaluator: BaseEvaluator,
     recipe: Recipe,
     start: float,
-    loss: str,
+    loss: str | torch.nn.Module,
 ) -> tuple[list[dict], float, float, int]:
     """Run the training; returns (dev curve, seconds, best dev score, step of the best checkpoint).
 
@@ -284,14 +294,16 @@ def _train(
         dataloader_pin_memory=False,
         restore_callback_states_from_checkpoint=True,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        **({} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS[loss]}),
+        **(
+            {} if isinstance(model, CrossEncoder) else {"batch_sampler": SAMPLERS.get(loss_name(loss), "batch_sampler")}
+        ),
         **_prompts(model, dataset.column_names),
     )
     trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=dataset,
-        loss=loss_for(model, recipe.scale, recipe.dimensions, loss),
+        loss=loss_for(model, recipe.scale, recipe.dimensions, loss) if isinstance(loss, str) else loss,
         evaluator=evaluator,
         callbacks=[_Bar(name, metric), EarlyStoppingCallback(recipe.patience)],
     )

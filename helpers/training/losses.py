@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder.losses import ListNetLoss
@@ -214,6 +215,32 @@ class ListLoss(ListNetLoss):
             nn.functional.cross_entropy(self.activation_fn(s), w / w.sum()) for s, w in zip(parts, wanted, strict=True)
         ]
         return finite(torch.stack(losses).mean())
+
+
+class PassagesLoss(nn.Module):
+    """The cross-entropy of a query's right passage against *all* passages, whose vectors stay as they are.
+
+    ``passages`` has the shape (passages, width), unit length. ``labels``, of shape (rows, n), holds positions in it:
+    first the row's right passage, then others that are right too and count for nothing, filled up with −1. Only the
+    encoder of queries learns, so every passage can be a negative at the price of one matrix product. Source: query-side
+    fine-tuning, as in Lee et al., Learning Dense Representations of Phrases at Scale, ACL 2021.
+    """
+
+    def __init__(self, model: SentenceTransformer, passages: np.ndarray, scale: float = 20.0):
+        super().__init__()
+        self.model, self.scale, self.passages = model, scale, torch.from_numpy(passages)
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
+        columns = list(sentence_features)[:1]
+        if _can_be_cut(columns):
+            vectors = torch.stack(forward_by_length(columns, self.model, "sentence_embedding"))
+        else:
+            vectors = self.model(columns[0])["sentence_embedding"]
+        vectors = nn.functional.normalize(vectors, dim=1)
+        scores = self.scale * vectors @ self.passages.to(vectors.device).T
+        rows, columns = (labels[:, 1:] >= 0).nonzero(as_tuple=True)
+        scores[rows, labels[rows, columns + 1]] = float("-inf")
+        return finite(nn.functional.cross_entropy(scores, labels[:, 0]))
 
 
 # How a batch is put together for each loss of a bi-encoder. For "ranking", a text that occurs twice would be its own

@@ -13,7 +13,7 @@ from helpers.collection.repeats import Repeats
 from helpers.collection.text import normalise
 from helpers.evaluation.choosing import DevReranking, DevRetrieval, dev_corpus
 from helpers.labels.gates import open_questions
-from helpers.labels.questions import Question, as_queries, shipped_questions
+from helpers.labels.questions import Question, as_queries, shipped_questions, typed_questions
 from helpers.models.load import load_encoder
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import WorkbookError
@@ -36,6 +36,7 @@ class RerankerPlan(NamedTuple):
 RERANKER = RerankerPlan(800, 2, Recipe(epochs=1, batch_size=32, learning_rate=5e-5))
 
 
+TEXTS = ("made", "typed", "authors")  # kinds of text to train on; see ``training_questions``
 WATCHED = "dev/described"  # the slice that the committed evidence was watched on; half the queries take half the time
 
 
@@ -71,7 +72,9 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     Raises WorkbookError when there is nothing to train on.
     """
     queries, positives = as_queries(questions)
-    sources = [f"{len(queries):,} synthetic questions"] if queries else []
+    sentences = sum(question.kind == "authors" for question in questions)
+    counts = {"synthetic questions": len(queries) - sentences, "authors' sentences": sentences}
+    sources = [f"{count:,} {what}" for what, count in counts.items() if count]
     if "train" in collection.qrels:
         train, qrels = collection.split("train")
         queries, positives = queries | train, positives | qrels
@@ -113,22 +116,31 @@ def training_set(collection: Collection, questions: Sequence[Question], held_out
     )
 
 
-def training_questions(collection: Collection) -> list[Question]:
-    """The questions to train on besides the train split.
+def training_questions(collection: Collection, texts: Sequence[str] = TEXTS[:1]) -> list[Question]:
+    """The questions to train on besides the train split, of the kinds of text that are named, out of ``TEXTS``.
 
-    These are the shipped ones. Where none are shipped and the train split has fewer than ``FEWEST`` queries,
-    they are generated (see ``open_questions``).
+    "made" are the shipped questions; where none are shipped and the train split has fewer than ``FEWEST`` queries, they
+    are generated (see ``open_questions``). "typed" are the shipped ones that are written as people type, "authors" the
+    sentences by which the authors of a documentation introduce their examples; a person's own collection has neither.
     """
-    enough = len(collection.qrels.get("train", {})) >= FEWEST
-    return shipped_questions(collection) if enough else open_questions(collection)
+    questions: list[Question] = []
+    if "made" in texts:
+        enough = len(collection.qrels.get("train", {})) >= FEWEST
+        questions += shipped_questions(collection) if enough else open_questions(collection)
+    if "typed" in texts:
+        questions += typed_questions(collection)
+    if "authors" in texts and collection.sentences:
+        sentences, pages = collection.sentences["train"]
+        questions += [Question(q, sentences[q], "authors", d) for q, docs in pages.items() for d in docs]
+    return questions
 
 
-def open_training_set(collection: Collection) -> TrainingSet:
+def open_training_set(collection: Collection, texts: Sequence[str] = TEXTS[:1]) -> TrainingSet:
     """The collection's training set, from its train split and its ``training_questions``.
 
     It is the same whichever notebook asks first.
     """
-    return training_set(collection, training_questions(collection))
+    return training_set(collection, training_questions(collection, texts))
 
 
 def tuned_encoder(collection: Collection, data: TrainingSet, base: Dense) -> Trained:
