@@ -317,6 +317,11 @@ def test_collect_when_the_interval_is_too_wide_to_say_anything():
     found = decision(given({"encoder": [0.0, 1.0, 0.5, 0.2], "tuned": [0.5, 0.9, 0.6, 0.1]}, tuned=TUNED))
     assert yes(found) == (["collect more data first"], "encoder")
     assert "judge more queries" in evidence(found)
+    # 30 queries whose differences are ±0.25 in turn: sd 0.254, (2.8016 · 0.2543 / 0.05)² = 203
+    table = {"encoder": [0.5] * 30, "tuned": [0.75, 0.25] * 15}
+    assert evidence(decision(given(table, tuned=TUNED))).endswith(
+        "a gain of 0.05 in four cases of five takes about 203."
+    )
 
 
 def test_collect_when_there_is_little_to_train_on_or_the_curve_still_rises():

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.collection import chunking, pydocs, readers
+from helpers.collection import chunking, hub, pydocs, readers
 from helpers.collection.sentences import sentence_splits
 from helpers.store.files import DATA, ROOT, WorkbookError, build_dir, build_path, fingerprint, write_text
 
@@ -205,14 +205,18 @@ def open_collection(name_or_path: str | Path | None = None, *, text: str | None 
 
     A path is a BEIR folder (corpus.jsonl, and queries.jsonl and qrels/*.tsv where there are any), a folder of
     .md, .txt, .rst, .html or .pdf documents, or one .csv, .tsv, .jsonl or .parquet file with a text column
-    (``text`` or ``$TEXT_COLUMN`` names it); .gz files too. Nothing is written there.
+    (``text`` or ``$TEXT_COLUMN`` names it); .gz files too. Nothing is written there. ``hub:BeIR/scifact`` is a dataset
+    of the Hugging Face hub in BEIR's layout, which is fetched once (``hub.fetch``).
 
     Raises WorkbookError, in one sentence with file and line, when something is wrong with it.
     """
     chosen = str(name_or_path or os.environ.get("COLLECTION") or "pydocs")
     if chosen in BUILT_IN:
         return _open_pydocs()
-    path = next((p for p in (Path(chosen).expanduser(), ROOT / chosen) if p.exists()), None)
+    if chosen.startswith(hub.PREFIX):
+        path = hub.fetch(chosen.removeprefix(hub.PREFIX))
+    else:
+        path = next((p for p in (Path(chosen).expanduser(), ROOT / chosen) if p.exists()), None)
     if path is None:
         raise WorkbookError(
             f"There is no collection {chosen!r}: it is neither built in ({', '.join(BUILT_IN)}) "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.evaluation.comparing import Comparison, compared, corrected
+from helpers.evaluation.measures import queries_needed
 from helpers.homework.scores import WORTH, Scores, pipeline
 from helpers.homework.sources import Sources
 from helpers.homework.systems import System
@@ -18,6 +19,7 @@ UNTRAINED = (HYBRID, QUESTIONS, ENCODER)
 VERDICTS = ("do nothing", *UNTRAINED, "tune the encoder", "add a reranker", "collect more data first")
 WIDE = 0.03  # nDCG@10: with an interval wider than this to either side, "nothing found" says little
 POOLED = 0.9  # share of a first ten that is judged; from here on, the system was in the pool that was judged
+SEEN = 0.05  # nDCG@10: the gain for which the report says how many queries would show it
 LOPSIDED = 0.2  # a system with so much less of its first ten judged than another was not in the pool
 
 
@@ -178,10 +180,16 @@ def _more_data(
                 f"Dev misled: on test, {best}. Judge more dev queries, of the kind that test has, and run again."
             )
     if nothing and not reasons:
-        widest = max((c.high for c in scores.comparisons if c.high == c.high), default=float("inf"))
-        if widest > WIDE:
-            span = f"up to {widest:+.3f}" if widest < float("inf") else "of any size"
-            reasons.append(f"With so few test queries a gain {span} could have been missed: judge more queries.")
+        widest = max((c for c in scores.comparisons if c.high == c.high), key=lambda c: c.high, default=None)
+        if widest is None:
+            reasons.append("With so few test queries a gain of any size could have been missed: judge more queries.")
+        elif widest.high > WIDE:
+            gaps = np.subtract(scores.on_final[widest.system], scores.on_final[widest.baseline])
+            needed = max(queries_needed(gaps, SEEN), widest.n + 1)
+            reasons.append(
+                f"With so few test queries a gain up to {widest.high:+.3f} could have been missed: judge more queries; "
+                f"to see a gain of {SEEN} in four cases of five takes about {needed:,}."
+            )
         train = len(tuned.plan.data.positives)
         if train < COLLECT_BELOW:
             reasons.append(f"{train} queries to train on are too few: collect at least {COLLECT_BELOW}.")

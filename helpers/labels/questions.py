@@ -18,7 +18,6 @@ from helpers.store.rows import Text, read_rows
 
 Kind = Literal["keyword", "question", "problem"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TYPED = "typed"  # the kind of the questions that are written as people type; they stand in a file of their own
 ASKED = {True: 120, False: 400}  # questions that notebook 03 asks a small model for, a larger one
 PASSAGE_CHARACTERS = {True: 500, False: 8000}  # of a passage shown to a small model, to a larger one
 
