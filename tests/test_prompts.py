@@ -5,7 +5,13 @@ import pytest
 from helpers.models.prompts import Prompt
 from helpers.store.files import DATA, WorkbookError
 
-FIELDS = {"passage": "the $5 passage", "query": "the query", "kinds": "keyword, problem", "doc": "numpy.flipud"}
+FIELDS = {
+    "passage": "the $5 passage",
+    "query": "the query",
+    "kinds": "keyword, problem",
+    "examples": "- one",
+    "doc": "numpy.flipud",
+}
 TEXT = """# system
 
 You answer in one word.
@@ -121,7 +127,7 @@ def test_shipped_prompt_can_be_filled_and_nothing_of_its_fields_is_left(path):
     names = {name for _, template in prompt.messages for name in template.get_identifiers()}
     messages = prompt.fill(**FIELDS)
     assert names <= set(FIELDS)
-    assert names & {"passage", "query"}
+    assert names & {"passage", "query", "examples"}
     assert messages[-1]["role"] == "user"
     # Examples alternate, as chat templates want it; a system message, if any, is the first.
     roles = [m["role"] for m in messages if m["role"] != "system"]

@@ -24,6 +24,7 @@ from helpers.labels.questions import (
     shipped_questions,
     shown,
     small_prompt,
+    style_examples,
     write_questions,
 )
 from helpers.models.llm import LLM, Reply
@@ -399,7 +400,7 @@ GOOD = {"_id": "s1", "text": "lowest first", "kind": "keyword", "doc": "d00"}
         ({**GOOD, "_id": None}, "line 2: _id should be a text, not None: mend or remove this row"),
         (
             {**GOOD, "_id": "s2", "kind": "riddle"},
-            "line 2: kind should be 'keyword', 'question' or 'problem', not 'riddle'",
+            "line 2: kind should be 'keyword', 'question', 'problem' or 'typed', not 'riddle'",
         ),
         ({**GOOD, "text": "another"}, "line 2: the id 's1' stands there twice"),
         ({**GOOD, "_id": "s2", "doc": "elsewhere"}, "line 2: the passage 'elsewhere' is not in the corpus"),
@@ -445,3 +446,38 @@ class TestWhereQuestionsComeFrom:
         assert questions_of(other) == []
         write_questions(WRITTEN[:1], made_questions_file(other))
         assert questions_of(other) == WRITTEN[:1]
+
+
+STYLED = Collection(
+    "styled",
+    {f"d{i}": f"Passage {i} about a thing." for i in range(6)},
+    {f"q{i}": f"pd thing {i} fix" for i in range(12)},
+    {"train": {"q0": {"d0": 1}}, "dev": {"q1": {"d1": 1}}, "test": {"q2": {"d2": 1}}},
+)
+
+
+def test_style_is_shown_by_queries_that_nothing_is_measured_on():
+    found = style_examples(STYLED)
+    assert len(found) == len(set(found)) == 8
+    assert set(found) <= set(STYLED.queries.values()) - {STYLED.queries["q1"], STYLED.queries["q2"]}
+    assert found == style_examples(STYLED)
+    assert style_examples(Collection("none", STYLED.corpus)) == []
+
+
+def test_a_capable_model_is_shown_the_style_before_the_passage(tmp_path):
+    writer = Writer(lambda conversation: json_of(("keyword", "a new need")))
+    generate_questions(STYLED, LLM(writer, tmp_path / "styled"), 2, examples=["pd  thing\n3 fix"])
+    roles = [[message["role"] for message in conversation] for conversation in writer.asked]
+    assert roles == [["system", "user", "user"]] * len(roles)
+    assert all("\n- pd thing 3 fix" in conversation[1]["content"] for conversation in writer.asked)
+    plain = Writer(lambda conversation: json_of(("keyword", "a new need")))
+    generate_questions(STYLED, LLM(plain, tmp_path / "plain"), 2)
+    assert [[m["role"] for m in conversation] for conversation in plain.asked] == [["system", "user"]] * len(
+        plain.asked
+    )
+
+
+def test_a_small_model_is_not_shown_the_style(tmp_path):
+    writer = Writer(lambda conversation: Reply('{"question": "a need"}'), small=True)
+    generate_questions(STYLED, LLM(writer, tmp_path), 2, examples=["pd thing 3 fix"])
+    assert "thing 3 fix" not in str(writer.asked)

@@ -12,7 +12,15 @@ from helpers.homework.chunks import Chunks
 from helpers.homework.data import Data
 from helpers.labels.gates import GATES, check_questions
 from helpers.labels.judging import as_qrels, calibrate, judge, with_zeros
-from helpers.labels.questions import KINDS, Question, as_queries, generate_questions, shipped_questions, small_prompt
+from helpers.labels.questions import (
+    KINDS,
+    Question,
+    as_queries,
+    generate_questions,
+    shipped_questions,
+    small_prompt,
+    style_examples,
+)
 from helpers.labels.review import Reviews
 from helpers.models.embed import Embedder
 from helpers.models.llm import LLM, open_llm
@@ -109,7 +117,10 @@ def make_questions(collection: Collection, chunks: Chunks, stages: Stages, most:
     try:
         prompts = [small_prompt(searched, kind) for kind in KINDS] if llm.small else [Prompt("questions")]
         tell = lambda made: f"{len(made)} written by {llm.name}"  # noqa: E731
-        rows = stages.run("questions", _written, searched, searched.groups(), llm, prompts, n, tell=tell)
+        style = [] if llm.small else style_examples(collection)
+        if style:
+            prompts = [*prompts, Prompt("questions_style")]
+        rows = stages.run("questions", _written, searched, searched.groups(), llm, prompts, n, style, tell=tell)
     except WorkbookError as error:
         if not llm.small:  # a service that was set up is meant to be used
             raise
@@ -122,13 +133,13 @@ def make_questions(collection: Collection, chunks: Chunks, stages: Stages, most:
 
 
 def _written(
-    searched: Collection, groups: Mapping[str, str], llm: LLM, prompts: Sequence[Prompt], n: int
+    searched: Collection, groups: Mapping[str, str], llm: LLM, prompts: Sequence[Prompt], n: int, style: Sequence[str]
 ) -> list[list[str]]:
-    """n questions as lists of their fields.
+    """n questions as lists of their fields, in the ``style`` of these queries where there are any.
 
     ``groups`` (which spread them over the collection) and ``prompts`` (which are asked) are here for the stage's key.
     """
-    return [[*q] for q in generate_questions(searched, llm, n)]
+    return [[*q] for q in generate_questions(searched, llm, n, examples=style)]
 
 
 def _checked(

@@ -16,6 +16,7 @@ from helpers.labels.questions import (
     shipped_questions,
     shown,
     small_prompt,
+    style_examples,
     typed_questions,
     write_questions,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "shown",
     "simulate",
     "small_prompt",
+    "style_examples",
     "topics",
     "typed_questions",
     "with_zeros",

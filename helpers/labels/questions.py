@@ -37,7 +37,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
     id: Text = Field(alias="_id")
     text: Text
-    kind: Kind | Literal["typed"]
+    kind: Literal["keyword", "question", "problem", "typed"]
     doc: Text
 
 
@@ -88,10 +88,29 @@ def sample_passages(collection: Collection, n: int, seed: int = 0) -> list[str]:
     return rng.permutation(chosen).tolist() if chosen else []
 
 
+def style_examples(collection: Collection, n: int = 8) -> list[str]:
+    """Up to n of the collection's own queries to show how people here ask; [] where it has none to spare.
+
+    They are drawn by a hash of their id from queries that nothing is measured on: never one of dev or test.
+    """
+    measured = {q for split, qrels in collection.qrels.items() if split != "train" for q in qrels}
+    free = sorted(set(collection.queries) - measured, key=lambda q: fingerprint("style", q))
+    return [collection.queries[q] for q in free[:n]]
+
+
 def generate_questions(
-    collection: Collection, llm: LLM, n: int, kinds: Sequence[str] = KINDS, seed: int = 0, per_passage: int = 2
+    collection: Collection,
+    llm: LLM,
+    n: int,
+    kinds: Sequence[str] = KINDS,
+    seed: int = 0,
+    per_passage: int = 2,
+    examples: Sequence[str] = (),
 ) -> list[Question]:
     """About n questions on n / per_passage passages; the kinds take turns, two different ones per passage.
+
+    ``examples`` are real queries whose style a capable model shall write in (``style_examples``); a small one imitates
+    the questions of its prompt and nothing else, and does not get them.
 
     What the model refuses, leaves empty or spoils is missing from the list and counted in ``llm.counts``. Raises
     WorkbookError on an unknown kind, a number below 1 or a collection without passages.
@@ -107,8 +126,11 @@ def generate_questions(
     per_passage = min(per_passage, len(kinds))
     docs = sample_passages(collection, -(-n // per_passage), seed)
     wanted = [[kinds[(i * per_passage + j) % len(kinds)] for j in range(per_passage)] for i in range(len(docs))]
-    write = _write_small if llm.small else _write
-    written = list(dict.fromkeys(write(collection, llm, docs, wanted)))[:n]
+    if llm.small:
+        answers = _write_small(collection, llm, docs, wanted)
+    else:
+        answers = _write(collection, llm, docs, wanted, examples)
+    written = list(dict.fromkeys(answers))[:n]
     return [Question(f"g-{fingerprint(doc, kind, text)[:10]}", text, kind, doc) for doc, kind, text in written]
 
 
@@ -122,12 +144,17 @@ def small_prompt(collection: Collection, kind: str) -> Prompt:
     return Prompt(name, own) if (own / f"{name}.md").is_file() else Prompt(name)
 
 
-def _write(collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]]) -> list[tuple[str, str, str]]:
-    prompt = Prompt("questions")
+def _write(
+    collection: Collection, llm: LLM, docs: list[str], wanted: list[list[str]], examples: Sequence[str] = ()
+) -> list[tuple[str, str, str]]:
+    prompt, style = Prompt("questions"), Prompt("questions_style")
     conversations = [
         prompt.fill(doc=doc, passage=shown(collection.corpus[doc], False), kinds=", ".join(kinds))
         for doc, kinds in zip(docs, wanted, strict=True)
     ]
+    if examples:
+        shown_style = style.fill(examples="\n".join(f"- {normalise(example)}" for example in examples))
+        conversations = [[*conversation[:-1], *shown_style, conversation[-1]] for conversation in conversations]
     answers = llm.ask(conversations, WrittenQueries)
     written = [(doc, q.kind, normalise(q.text)) for doc, a in zip(docs, answers, strict=True) if a for q in a.queries]
     return [row for row in written if row[2]]
