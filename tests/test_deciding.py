@@ -416,6 +416,19 @@ def test_a_caution_where_the_pool_did_not_know_the_chosen_system():
     assert unjudged({"encoder": 0.85, "BM25": 1.0}, "encoder", "BM25") == []
 
 
+def test_a_caution_says_on_which_kind_of_query_the_choice_gains_and_loses():
+    table = {"encoder": scores(0), "hybrid": scores(N)}
+    short = {"encoder": [0.5] * 20, "hybrid": [0.75] * 20}
+    long = {"encoder": [0.5] * 20, "hybrid": [0.375] * 20}
+    found = decision(given(table, HYBRID, parts={"short": short, "long": long}))
+    assert found.cautions == [
+        "By kind of query, hybrid against encoder: short +0.250 [+0.250, +0.250], long -0.125 [-0.125, -0.125]; "
+        "it is worse on long: find out first what your people ask."
+    ]
+    assert decision(given({"encoder": scores(30)}, parts={"short": short, "long": long})).cautions == []
+    assert decision(given(table, HYBRID)).cautions == []
+
+
 @pytest.mark.parametrize(
     ("p", "text"), [(0.01, "p = 0.010"), (0.0009, "p < 0.001"), (0.001, "p = 0.001"), (1.0, "p = 1.000")]
 )

@@ -81,6 +81,23 @@ def unjudged(judged: Mapping[str, float], base: str, chosen: str) -> list[str]:
     ]
 
 
+def by_kind_of_query(scores: Scores, chosen: System) -> list[str]:
+    """What the chosen system gains or loses on each kind of query, in a sentence in a list; [] where there is one kind.
+
+    The intervals are of single comparisons: they show where the gain is, and decide nothing.
+    """
+    base = scores.base
+    if chosen is base or not scores.parts:
+        return []
+    found = {
+        kind: compared(chosen.name, of[chosen.name], base.name, of[base.name]) for kind, of in scores.parts.items()
+    }
+    told = ", ".join(f"{kind} {c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]" for kind, c in found.items())
+    worse = [kind for kind, c in found.items() if c.high < 0]
+    harm = f"; it is worse on {' and '.join(worse)}: find out first what your people ask" if worse else ""
+    return [f"By kind of query, {chosen.name} against {base.name}: {told}{harm}."]
+
+
 def _lopsided(judged: Mapping[str, float], one: str, other: str) -> bool:
     """Whether the judgments probably come from what ``one`` found, without ``other`` being asked."""
     return judged.get(one, 0.0) >= POOLED and judged.get(other, 1.0) < judged[one] - LOPSIDED
@@ -128,7 +145,7 @@ def decide(scores: Scores, tuned: Tuned, sources: Sources) -> Decision:
         Verdict("add a reranker", add, f"{reranking or f'dev gives it no weight beside {first.name}'}."),
         Verdict("collect more data first", bool(more), " ".join(more) or "there is enough to decide by."),
     ]
-    cautions = unjudged(scores.judged, base.name, chosen.name)
+    cautions = [*unjudged(scores.judged, base.name, chosen.name), *by_kind_of_query(scores, chosen)]
     return Decision(verdicts, chosen, in_one_sentence(verdicts, chosen, against), cautions)
 
 

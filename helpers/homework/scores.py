@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers.collection.collection import AUTHORS
 from helpers.evaluation.comparing import Comparison, compared, in_order
-from helpers.evaluation.measures import latency, read_scoreboard, record
+from helpers.evaluation.measures import latency, per_part, read_scoreboard, record
 from helpers.homework.sources import Sources
 from helpers.homework.systems import Runs, System, Systems, with_reranker
 from helpers.homework.tuning import Tuned
@@ -41,6 +41,7 @@ class Scores:
     judged : {system's name: share of its first ten on test that is judged};  ms : {…: milliseconds a query}
     comparisons : on the final split, in a planned order (``compare_picks``)
     notices : sentences for the reader
+    parts : {kind of query: {system's name: score of each of its queries}} on the final split, where there are kinds
     """
 
     base: System
@@ -55,6 +56,7 @@ class Scores:
     ms: Mapping[str, float] = field(default_factory=dict)
     comparisons: Sequence[Comparison] = ()
     notices: Sequence[str] = ()
+    parts: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     def comparison(self, system: System | None, baseline: System) -> Comparison | None:
         """The comparison of these two, None where they were not compared."""
@@ -176,6 +178,17 @@ def put_on_scoreboard(runs: Runs, system: System, split: str) -> dict[str, float
     return scores | {"ms": ms, "usd": usd}
 
 
+def by_kind(runs: Runs, systems: Sequence[System], final: str) -> dict[str, dict[str, list[float]]]:
+    """{kind of query: {system's name: nDCG@10 of each of its queries}}; {} where all queries are of one kind."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for system in systems if runs.collection.kinds(final) else ():
+        run = runs.of_documents(system, final) | runs.of_documents(system, AUTHORS)
+        for part, scores in per_part(runs.collection, final, run).items():
+            if part != final:
+                found.setdefault(part.rpartition("/")[2], {})[system.name] = scores["ndcg@10"].tolist()
+    return found
+
+
 def keep_rows(runs: Runs, names: Sequence[str]) -> None:
     """Take the homework's systems that are not among ``names`` off the scoreboard; the notebooks' rows stay."""
     board = read_scoreboard(runs.collection)
@@ -215,7 +228,19 @@ def score_systems(systems: Systems, tuned: Tuned, sources: Sources) -> Scores:
     keep_rows(runs, list(all_systems))
     comparisons = compare_picks(base, untrained, tuned_pick, reranked, on_final)
     return Scores(
-        base, untrained, tuned_pick, systems.untrained, final, dev, on_final, reranked, judged, ms, comparisons, notices
+        base,
+        untrained,
+        tuned_pick,
+        systems.untrained,
+        final,
+        dev,
+        on_final,
+        reranked,
+        judged,
+        ms,
+        comparisons,
+        notices,
+        by_kind(runs, list(all_systems.values()), final),
     )
 
 
