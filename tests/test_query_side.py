@@ -9,7 +9,7 @@ from fakes import FakeEmbedder, random_texts
 
 from helpers.collection.collection import Collection
 from helpers.evaluation.measures import per_query
-from helpers.models.embed import LocalEmbedder, TwoEncoders
+from helpers.models.embed import CachedEmbedder, LocalEmbedder, TwoEncoders
 from helpers.models.load import model_key
 from helpers.retrieval.first_stages import Dense
 from helpers.store.files import WorkbookError
@@ -102,6 +102,9 @@ def test_the_passages_are_embedded_by_their_own_encoder_and_their_index_is_share
     embedded = len(documents.embedded)
     pair = Dense(TwoEncoders(queries, documents, "both"), tmp_path).index(CORPUS)
     assert len(documents.embedded) == embedded  # nothing anew
+    cached = CachedEmbedder(pair.embedder, tmp_path).embed(list(CORPUS.values()), "document")
+    assert len(documents.embedded) == embedded
+    assert np.allclose(cached, documents.embed(list(CORPUS.values()), "document"))
     pair.search("some query", 3)
     assert queries.embedded == ["some query"]
     assert TwoEncoders(FakeEmbedder("other"), documents, "both").key != pair.embedder.key

@@ -155,14 +155,22 @@ class VectorCache:
 
 
 class CachedEmbedder:
-    """An Embedder with the cache in ``folder`` in front of it: a text is embedded once, in this run and the next."""
+    """An Embedder with the cache in ``folder`` in front of it: a text is embedded once, in this run and the next.
+
+    Where only queries are embedded in another way (an adapter, two encoders), the passages' vectors are those that the
+    embedder of ``documents`` has in the cache.
+    """
 
     def __init__(self, embedder: Embedder, folder: Path):
         self.name, self.key, self.width = embedder.name, embedder.key, embedder.width
-        self.embedder, self.cache = embedder, VectorCache(folder, embedder.key, embedder.width)
+        self.embedder, self.folder = embedder, folder
+        self.cache = VectorCache(folder, embedder.key, embedder.width)
 
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
         """float32 of shape (texts, width), unit length."""
+        documents = getattr(self.embedder, "documents", None)
+        if task == "document" and documents is not None:
+            return CachedEmbedder(documents, self.folder).embed(texts, task)
         self.cache.add(texts, task, self.embedder.embed)
         return np.array(self.cache.get(texts, task), dtype=np.float32).reshape(len(texts), self.width)
 
