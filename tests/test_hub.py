@@ -1,7 +1,6 @@
 """A collection of the hub: the layout of the BEIR datasets there, by a folder of the same layout."""
 
 import json
-import time
 
 import huggingface_hub
 import pytest
@@ -89,16 +88,15 @@ def test_a_fetch_that_is_cut_off_leaves_nothing_that_looks_whole(layout, monkeyp
     assert set(open_collection(f"hub:{layout}").qrels) == {"train", "dev", "test"}
 
 
-def test_offline_it_ends_in_a_sentence_and_soon(monkeypatch):
+def test_offline_it_ends_in_a_sentence_before_the_library_tries_again_and_again(monkeypatch):
     def unreachable(self, name, timeout):
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
-    began = time.perf_counter()
+    monkeypatch.setattr(hub.datasets, "load_dataset", lambda *_, **__: pytest.fail("the library was asked"))
     with pytest.raises(WorkbookError, match=r"^Cannot get the collection 'BeIR/scifact' from the hub") as error:
         open_collection("hub:BeIR/scifact")
     assert "\n" not in str(error.value)
-    assert time.perf_counter() - began < 5
 
 
 def test_another_layout_is_named(layout):

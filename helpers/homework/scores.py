@@ -41,7 +41,8 @@ class Scores:
     judged : {system's name: share of its first ten on test that is judged};  ms : {…: milliseconds a query}
     comparisons : on the final split, in a planned order (``compare_picks``)
     notices : sentences for the reader
-    parts : {kind of query: {system's name: score of each of its queries}} on the final split, where there are kinds
+    parts : {kind of query: {name of a system that may be chosen: score of each of its queries}} on the final split,
+        where there are kinds
     """
 
     base: System
@@ -240,7 +241,7 @@ def score_systems(systems: Systems, tuned: Tuned, sources: Sources) -> Scores:
         ms,
         comparisons,
         notices,
-        by_kind(runs, list(all_systems.values()), final),
+        by_kind(runs, [*firsts, *reranked.values()], final),
     )
 
 
@@ -267,4 +268,4 @@ def compare_picks(
     pairs += [(system, first) for first, system in reranked.items()]
     pairs = dict.fromkeys((system, other) for system, other in pairs if system and system is not other)
     tests = [compared(a.name, on_final[a.name], b.name, on_final[b.name]) for a, b in pairs]
-    return in_order(tests[0], tests[1:]) if whole is not base else [t._replace(adjusted=float("nan")) for t in tests]
+    return in_order(tests[0], tests[1:]) if tests else []

@@ -6,7 +6,7 @@ chosen by the scores on test: they show which gains carry over from one kind of 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -122,7 +122,7 @@ def text_pieces(collection: Collection) -> list[Piece]:
     """The pieces of evidence of the table; nothing is encoded or trained before one is made."""
     sets = all_sets(collection)
     keys = text_keys(collection, sets)
-    bench = BlendBench(collection, sets)
+    bench = cache(lambda: BlendBench(collection, sets))
     splits = tuple(split for split in ("dev", "test") if split in collection.qrels)
     if not splits:
         return []  # nothing is judged, so nothing can be scored
@@ -132,7 +132,7 @@ def text_pieces(collection: Collection) -> list[Piece]:
             blend.name,
             blend.seed,
             keys[blend.name, blend.seed],
-            lambda blend=blend: bench.run(blend),
+            lambda blend=blend: bench().run(blend),
             splits,
             0.03 if blend.texts else 0.002,
             blend.method != "query-side",
